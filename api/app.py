@@ -1,0 +1,134 @@
+"""Builds the facade: the FastAPI application over a container, and the container over real servers (composition root).
+
+The only module of the api that may import adapters. Neighbours: api.__main__ serves it, tests give it twins.
+"""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from fastapi import FastAPI
+
+from api import errors
+from api.dependencies import Container
+from api.middleware import RequestContext
+from api.origin import CallerAddress
+from api.routers import (
+    aftercare,
+    approvals,
+    audit,
+    authentication,
+    console,
+    deployments,
+    freezes,
+    health,
+    notifications,
+    operations,
+    pipelines,
+    platform,
+    plugins,
+    releases,
+    sandbox,
+    tenant_tokens,
+    tenants,
+    users,
+    versions,
+)
+from api.services.drift_desk import TemporalDriftDesk
+from api.services.promotion_gateway import TemporalPromotions
+from api.services.rollout_gateway import RolloutGateway
+from api.services.sandbox_gateway import TemporalSandboxes
+from api.services.uploads import sweep
+from hotswap.adapters.key_providers import key_provider
+from hotswap.adapters.minio_artifacts import MinioArtifactStore
+from hotswap.adapters.node_figures import NodeFiguresSource
+from hotswap.adapters.oidc_keys import HttpKeySet
+from hotswap.adapters.postgres.database import Database
+from hotswap.adapters.redis_events import RedisEventBus
+from hotswap.adapters.redis_limits import RedisRateLimiter, ResilientRateLimiter
+from hotswap.config import Settings
+
+log = logging.getLogger(__name__)
+
+DESCRIPTION = (
+    "Ships plugin versions to the tenants of a platform by durable rollouts on Temporal, and takes bad ones back. "
+    "Send 'Authorization: Bearer <token>' everywhere but to the login, /health, /ready and /metrics."
+)
+
+
+def create_app(container: Container) -> FastAPI:
+    """The application. Closes the container when it shuts down."""
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        if swept := await asyncio.to_thread(sweep, container.settings.work_dir):
+            log.info("removed %d directories that a killed process left", swept)
+        yield
+        container.streams.close()
+        await container.close()
+
+    app = FastAPI(
+        title="HotSwap",
+        version=operations.package_version(),
+        description=DESCRIPTION,
+        lifespan=lifespan,
+        docs_url=None,  # FastAPI's own page loads its scripts from the internet
+        redoc_url=None,
+        redirect_slashes=False,
+    )
+    app.state.container = container
+    app.state.authenticator = container.authenticator
+    app.state.limits = container.limits
+    app.add_middleware(CallerAddress)
+    app.add_middleware(RequestContext, metrics=container.metrics)
+    errors.install(app)
+    rollouts = (plugins, versions, releases, health, deployments, platform, aftercare, freezes, pipelines, sandbox)
+    for module in (*rollouts, authentication, users, tenant_tokens, tenants, operations, console):
+        app.include_router(module.router)
+    for module in (approvals, audit, notifications):
+        app.include_router(module.router)
+    return app
+
+
+def build_container(settings: Settings) -> Container:
+    """The container over PostgreSQL, S3, Redis and Temporal. Connects to none of them: what is away shows in /ready."""
+    database = Database(settings.postgres)
+    artifacts = MinioArtifactStore(settings.minio)
+    events = RedisEventBus(settings.redis)
+
+    token = settings.node.admin_token
+    nodes = NodeFiguresSource(token.get_secret_value()) if token is not None else None
+    gateway = RolloutGateway(settings.temporal)
+    limiter = ResilientRateLimiter(RedisRateLimiter(settings.redis))
+    keys = key_provider(settings.keys)
+    oidc_keys = HttpKeySet(settings.oidc) if settings.oidc.issuer else None
+
+    async def close() -> None:
+        if nodes is not None:
+            await nodes.close()
+        if keys is not None:
+            await keys.close()
+        if oidc_keys is not None:
+            await oidc_keys.close()
+        await limiter.close()
+        await events.close()
+        await artifacts.close()
+        await database.close()
+
+    return Container(
+        settings=settings,
+        unit_of_work=database.unit_of_work,
+        artifacts=artifacts,
+        events=events,
+        rollouts=gateway,
+        limiter=limiter,
+        oidc_keys=oidc_keys,
+        inventories=nodes,
+        nodes=nodes,
+        keys=keys,
+        promotions=TemporalPromotions(gateway, settings.temporal),
+        sandboxes=TemporalSandboxes(gateway, settings.temporal),
+        drift_desk=TemporalDriftDesk(gateway, settings.temporal, settings.drift),
+        close=close,
+    )

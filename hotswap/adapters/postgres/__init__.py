@@ -1,0 +1,1 @@
+"""The port hotswap.ports.records on PostgreSQL: database, unit of work, one store a table group, faults in one place."""

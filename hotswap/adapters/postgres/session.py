@@ -1,0 +1,81 @@
+"""One connection in one transaction: the way every store talks to PostgreSQL. unit_of_work opens and ends it."""
+
+import asyncio
+import logging
+from collections.abc import Sequence
+from typing import Any
+
+from sqlalchemy import CursorResult, Executable, Row, func, select
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+
+from hotswap.adapters.postgres.faults import translated
+from hotswap.domain.errors import HotSwapError
+from hotswap.domain.registry import Page
+
+logger = logging.getLogger(__name__)
+
+
+class Session:
+    """Every method raises Unavailable when the server does not answer; then the transaction is lost as a whole."""
+
+    def __init__(self, engine: AsyncEngine) -> None:
+        self._engine = engine
+        self._open: AsyncConnection | None = None
+
+    async def begin(self) -> None:
+        with translated():
+            self._open = await self._engine.connect()
+
+    async def commit(self) -> None:
+        """Raises Unavailable also when the answer to COMMIT was lost: it may or may not have happened."""
+        with translated():
+            await self._connection.commit()
+
+    async def end(self) -> None:
+        """Undo what was not committed and give the connection back. Repeats are fine; a lost connection is no fault."""
+        connection, self._open = self._open, None
+        if connection is not None:
+            # Shielded: a cancelled caller must not leave a connection, and the locks it holds, behind.
+            await asyncio.shield(asyncio.ensure_future(_give_back(connection)))
+
+    async def run(self, statement: Executable) -> CursorResult[Any]:
+        with translated():
+            return await self._connection.execute(statement)
+
+    async def run_guarded(
+        self, statement: Executable, *, unique: HotSwapError | None = None, foreign: HotSwapError | None = None
+    ) -> CursorResult[Any]:
+        """Run a statement that may break a constraint; when it does, only it is undone, and the transaction goes on."""
+        with translated(unique=unique, foreign=foreign):
+            async with self._connection.begin_nested():
+                return await self._connection.execute(statement)
+
+    async def first(self, statement: Executable) -> Row[Any] | None:
+        return (await self.run(statement)).first()
+
+    async def all(self, statement: Executable) -> Sequence[Row[Any]]:
+        return (await self.run(statement)).all()
+
+    async def page(self, statement: Any, page: Page) -> tuple[Sequence[Row[Any]], int]:
+        """The slice and the total of an ordered SELECT."""
+        rows = await self.all(statement.limit(page.limit).offset(page.offset))
+        if len(rows) < page.limit and (rows or page.offset == 0):
+            return rows, page.offset + len(rows)  # the last page says how many there are: nothing is left to count
+        total = await self.run(select(func.count()).select_from(statement.order_by(None).subquery()))
+        return rows, total.scalar_one()
+
+    @property
+    def _connection(self) -> AsyncConnection:
+        if self._open is None:
+            raise RuntimeError("a unit of work is used inside `async with` only")
+        return self._open
+
+
+async def _give_back(connection: AsyncConnection) -> None:
+    try:
+        await connection.close()
+    except DBAPIError as fault:
+        # The server undid the transaction when it lost us, and SQLAlchemy has thrown the connection away: nothing is left
+        # to do, and an error from here would hide the caller's own.
+        logger.info("a connection to PostgreSQL was lost: %s", fault.orig)

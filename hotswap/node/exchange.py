@@ -1,0 +1,68 @@
+"""One request on its way through the router. Data only; made for every request, so it is small and has no dict."""
+
+from typing import TYPE_CHECKING
+
+from hotswap.ports.hosts import HostHandle, Reply
+
+if TYPE_CHECKING:
+    import asyncio
+
+    from hotswap.node.backlog import Backlog
+    from hotswap.node.connection import Connection
+    from hotswap.node.hosts import SupervisedHost
+    from hotswap.node.quotas import Meter
+    from hotswap.node.refusals import Refusal
+    from hotswap.node.router import Router
+
+
+class Exchange:
+    """A request and what is known of it. `started` and `wait_until` are seconds of the event loop's clock."""
+
+    __slots__ = (
+        "abandoned",
+        "backlog",
+        "body",
+        "connection",
+        "handle",
+        "host",
+        "keep_alive",
+        "meter",
+        "method",
+        "old_keep_alive",
+        "plugin",
+        "refusal",
+        "router",
+        "started",
+        "tenant",
+        "timer",
+        "traceparent",
+        "wait_until",
+    )
+
+    def __init__(self, router: "Router", connection: "Connection", target: tuple[str, str, str], body: bytes) -> None:
+        self.router = router
+        self.connection = connection
+        self.tenant, self.plugin, self.method = target
+        self.body = body
+        self.started = 0.0
+        """When it was dispatched."""
+        self.keep_alive = True
+        self.old_keep_alive = False
+        """An HTTP/1.0 client that asked to keep the connection: it must be told that we do."""
+        self.traceparent = b""
+        self.refusal: Refusal | None = None
+        self.host: SupervisedHost | None = None
+        """Who serves it, once decided: figures count there, also after a switch."""
+        self.handle: HostHandle | None = None
+        """The process it was last given to. A process that could not take it is not asked again."""
+        self.meter: Meter | None = None
+        """Where it is counted while it is under way."""
+        self.backlog: Backlog | None = None
+        """The queue it waits in."""
+        self.wait_until = 0.0
+        self.abandoned = False
+        self.timer: asyncio.TimerHandle | None = None
+
+    def done(self, reply: Reply) -> None:
+        """The host's answer (the callback given to HostHandle.submit)."""
+        self.router.finish(self, reply)

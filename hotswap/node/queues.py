@@ -1,0 +1,128 @@
+"""The queues of all busy versions of a router: a Backlog each, pumped whenever a process has begun what it had.
+
+Neighbours: hotswap.node.backlog has the order and the bounds, hotswap.node.router decides and hands over.
+"""
+
+import asyncio
+from collections.abc import Callable, Iterable
+from time import monotonic
+
+from hotswap.node.backlog import FIRST_WINDOW, Backlog
+from hotswap.node.exchange import Exchange
+from hotswap.node.hosts import SupervisedHost
+from hotswap.node.routes import Route
+from hotswap.ports.hosts import HostHandle
+
+POLL_SECONDS = 0.001
+"""Between looks at processes that begin calls without ending any, while requests wait for them."""
+
+
+class Queues:
+    """Belongs to one event loop. `size` is how many requests wait, all versions together."""
+
+    def __init__(
+        self,
+        limit: int,
+        in_flight_per_host: int,
+        submit: Callable[[Exchange, SupervisedHost], None],
+        turn_away: Callable[[Exchange], None],
+    ) -> None:
+        """`submit(exchange, host)`: its turn at this version has come. `turn_away`: there is no room for it."""
+        self.size = 0
+        self._limit = limit
+        self._in_flight_per_host = in_flight_per_host
+        self._submit = submit
+        self._turn_away = turn_away
+        self._loop = asyncio.get_running_loop()
+        self._backlogs: dict[SupervisedHost, Backlog] = {}
+        """Versions that were too busy at least once: what was learned of them stays while they are routed."""
+        self._pumping = False
+        self._poller: asyncio.TimerHandle | None = None
+
+    @property
+    def known(self) -> bool:
+        """Whether any version was too busy so far. While none was, calls under way tell enough."""
+        return bool(self._backlogs)
+
+    def is_behind(self, host: SupervisedHost, handle: HostHandle) -> bool:
+        """Whether the process has enough before it, or others wait for its version already."""
+        backlog = self._backlogs.get(host)
+        if backlog is None:
+            return self._is_full(handle, FIRST_WINDOW)
+        return backlog.size > 0 or self._is_full(handle, backlog.window // (host.processes or 1) or 1)
+
+    def _is_full(self, handle: HostHandle, window: int) -> bool:
+        """`window` is that of one process."""
+        return handle.unbegun() >= window or handle.in_flight >= self._in_flight_per_host
+
+    def add(self, exchange: Exchange, host: SupervisedHost) -> None:
+        """Let it wait for its turn; whoever is too much is told at once."""
+        backlog = self._backlogs.get(host)
+        if backlog is None:
+            backlog = self._backlogs[host] = Backlog()
+        turned_away = exchange if self.size >= self._limit else backlog.offer(exchange, monotonic())
+        if turned_away is None:
+            self.size += 1
+        elif turned_away is exchange:
+            self._turn_away(exchange)
+        else:
+            # Later: its connection may go on with a request that turns the next one away, as deep as a client likes.
+            self._loop.call_soon(self._turn_away, turned_away)
+        if self._poller is None and self.size:
+            self._poller = self._loop.call_later(POLL_SECONDS, self._poll)
+
+    def leave(self, exchange: Exchange) -> None:
+        """Its client has gone."""
+        assert exchange.backlog is not None
+        exchange.backlog.leave(exchange, monotonic())
+        self.size -= 1
+
+    def ended(self, host: SupervisedHost) -> None:
+        """A call has ended while requests wait: perhaps for this version."""
+        backlog = self._backlogs.get(host)
+        if backlog is not None and backlog.size:
+            backlog.ended(monotonic())
+            self._pump(host, backlog)
+
+    def _pump(self, host: SupervisedHost, backlog: Backlog) -> None:
+        """Hand over who waits for the version, as far as its process has begun what it has."""
+        if self._pumping:
+            return
+        self._pumping = True
+        window = backlog.window // (host.processes or 1) or 1
+        while backlog.size and ((handle := host.pick()) is None or not self._is_full(handle, window)):
+            exchange = backlog.take(monotonic())
+            self.size -= 1
+            self._submit(exchange, host)
+        self._pumping = False
+
+    def of(self, plugin: str) -> list[Exchange]:
+        """Everybody who waits for a version of the plugin, in turn; they wait here no more."""
+        return self._taken(backlog for host, backlog in self._backlogs.items() if host.ref.plugin == plugin)
+
+    def forget(self, routes: Iterable[Route]) -> None:
+        """Drop what was learned of versions that no route names any more."""
+        if self._backlogs:
+            routed = {host for route in routes for host in route.hosts.values()}
+            kept = {host: backlog for host, backlog in self._backlogs.items() if backlog.size or host in routed}
+            self._backlogs = kept
+
+    def close(self) -> list[Exchange]:
+        """Everybody who waits; nobody is pumped any more."""
+        if self._poller is not None:
+            self._poller.cancel()
+        return self._taken(self._backlogs.values())
+
+    def _taken(self, backlogs: Iterable[Backlog]) -> list[Exchange]:
+        now = monotonic()
+        everybody = [exchange for backlog in backlogs for exchange in backlog.empty(now)]
+        self.size -= len(everybody)
+        return everybody
+
+    def _poll(self) -> None:
+        self._poller = None
+        for host, backlog in list(self._backlogs.items()):
+            if backlog.size:
+                self._pump(host, backlog)
+        if self.size:
+            self._poller = self._loop.call_later(POLL_SECONDS, self._poll)

@@ -1,0 +1,408 @@
+"""Serves `POST /invoke/{tenant}/{plugin}/{method}`: decide the version, hand the body to its host, send back the result.
+
+No task and no copy for a request: parsed by hotswap.node.connection, decided by hotswap.routing.decide on the Route that
+hotswap.node.supervisor last published, submitted to the host with a callback, answered from that callback. A request
+keeps the process it was given to, so a switch loses nothing; one that finds its host restarting waits a moment and is
+decided again, so that a rollback also rescues who waits.
+"""
+
+import asyncio
+import re
+from collections import Counter, deque
+from collections.abc import Mapping, Set
+from datetime import timedelta
+from time import monotonic
+
+from hotswap.domain.deployment import Environment
+from hotswap.node import refusals
+from hotswap.node.answers import Answers
+from hotswap.node.backlog import FIRST_WINDOW
+from hotswap.node.connection import Connection
+from hotswap.node.exchange import Exchange
+from hotswap.node.figures import Result
+from hotswap.node.hosts import SupervisedHost
+from hotswap.node.limits import RouterLimits
+from hotswap.node.queues import Queues
+from hotswap.node.quotas import UNLIMITED, Meters
+from hotswap.node.refusals import Refusal
+from hotswap.node.routes import Route
+from hotswap.node.tenant_auth import FORBIDDEN, TenantAuth
+from hotswap.ports.hosts import Reply
+from hotswap.routing.decide import choose_version
+
+_TARGET = re.compile(
+    rb"^/invoke/([A-Za-z0-9][A-Za-z0-9._-]{0,127})/([a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?)/([a-z][a-z0-9_]{0,63})(?:\?.*)?$"
+)
+_MAX_TARGETS = 20_000
+"""Parsed paths kept; all are dropped when full. 200 tenants of 100 methods fit; a scan only costs the parse again."""
+
+_FLOOD = 256
+"""Connections past the most that are still told so; further ones are cut without a word."""
+
+_CLOSE = b"connection: close\r\n"
+_KEEP = b"connection: keep-alive\r\n"
+
+
+class Router:
+    """The listener and everything in flight. Belongs to one event loop."""
+
+    def __init__(
+        self,
+        node_id: str,
+        routes: Mapping[str, Route],
+        tenant_token: str,
+        invoke_timeout: timedelta,
+        limits: RouterLimits | None = None,
+        meters: Meters | None = None,
+        tenant_auth: TenantAuth | None = None,
+        disabled: Set[tuple[str, str]] = frozenset(),
+    ) -> None:
+        """`routes` is read for each request and never changed here. `tenant_token` opens everything; with `tenant_auth`,
+        which judges in its place, it is not looked at. `meters`: tenants' quotas; without them nobody has any.
+        """
+        if not tenant_token and tenant_auth is None:
+            raise ValueError("the data plane needs a tenant token, or what judges tenants' own")
+        self.limits = limits or RouterLimits()
+        self.too_large = Refusal(
+            413, "PAYLOAD_TOO_LARGE", f"the body is over {self.limits.body_bytes} bytes", close=True
+        )
+        self.in_flight = 0
+        self._routes = routes
+        self._answers = Answers(node_id)
+        self._auth = tenant_auth or TenantAuth(Environment.DEVELOPMENT, tenant_token)
+        self._timeout = invoke_timeout.total_seconds()
+        self._disabled = disabled
+        self._targets: dict[bytes, tuple[str, str, str]] = {}
+        self._connections: set[Connection] = set()
+        self._addresses: Counter[str] = Counter()
+        self.refused: Counter[str] = Counter()
+        """Requests turned away, by what they were too many for: a quota's name, or `overload`."""
+        self._waiting: dict[str, deque[Exchange]] = {}
+        self._waiting_count = 0
+        self._draining = False
+        self._quiet = asyncio.Event()
+        self._empty = asyncio.Event()
+        self._loop = asyncio.get_running_loop()
+        self.now = monotonic  # the clock of asyncio; uvloop's own has steps of 1 ms
+        self._meters = Meters(UNLIMITED, self.now) if meters is None else meters
+        self._unwatched = min(FIRST_WINDOW, self.limits.in_flight_per_host)
+        """Calls under way below which a process cannot be too busy while nothing is known of any."""
+        self._queues = Queues(self.limits.queued, self.limits.in_flight_per_host, self._submit, self._turn_away)
+        self._server: asyncio.Server | None = None
+        self._sweeper: asyncio.TimerHandle | None = None
+
+    # -- life ----------------------------------------------------------------------------------------------------
+
+    async def bind(self, host: str, port: int) -> int:
+        """Take the address; returns the port (chosen when `port` is 0). Raises OSError when the address is taken.
+
+        Nobody is listened to yet: a connection is refused, so that a balancer asks another node until `serve`.
+        """
+        self._server = await self._loop.create_server(
+            lambda: Connection(self), host, port, backlog=1024, start_serving=False
+        )
+        chosen: int = self._server.sockets[0].getsockname()[1]
+        return chosen
+
+    async def serve(self) -> None:
+        """Listen, once the node serves all it should."""
+        if self._server is None:
+            raise RuntimeError("bind comes before serve")
+        await self._server.start_serving()
+        self._sweep()
+
+    async def drain(self, grace: timedelta) -> bool:
+        """Take no new connection, answer what is here, close what is idle; True when all was done within `grace`."""
+        self._draining = True
+        if self._server is not None:
+            self._server.close()
+        for connection in list(self._connections):
+            connection.close_if_idle()
+        self._note_quiet()
+        try:
+            async with asyncio.timeout(grace.total_seconds()):
+                await self._quiet.wait()
+        except TimeoutError:
+            return False
+        return True
+
+    async def close(self) -> None:
+        """Stop listening and cut every connection. Repeats are fine."""
+        self._draining = True
+        if self._sweeper is not None:
+            self._sweeper.cancel()
+        if self._server is not None:
+            self._server.close()
+        for waiting in list(self._waiting.values()):
+            for exchange in list(waiting):
+                self._refuse(exchange, refusals.STOPPING)
+        for exchange in self._queues.close():
+            self._refuse(exchange, refusals.STOPPING)
+        if self._connections:
+            self._empty.clear()
+            for connection in list(self._connections):
+                connection.abort()
+            await self._empty.wait()  # each loss is reported on a later turn of the loop
+
+    @property
+    def connections(self) -> int:
+        return len(self._connections)
+
+    @property
+    def waiting(self) -> int:
+        return self._waiting_count
+
+    @property
+    def queued(self) -> int:
+        return self._queues.size
+
+    @property
+    def metered(self) -> int:
+        return len(self._meters)
+
+    def _sweep(self) -> None:
+        self._answers.tick()
+        now = self.now()
+        for connection in list(self._connections):
+            connection.check(now)
+        self._queues.forget(self._routes.values())
+        self._sweeper = self._loop.call_later(self.limits.sweep_seconds, self._sweep)
+
+    # -- called by connections -----------------------------------------------------------------------------------
+
+    def opened(self, connection: Connection) -> Refusal | None:
+        """Count the connection in (until it ends); why it cannot be served, if so. A flood is cut without an answer."""
+        self._connections.add(connection)
+        address = connection.address
+        self._addresses[address] += 1
+        if len(self._connections) > self.limits.connections + _FLOOD:
+            connection.abort()
+        if len(self._connections) > self.limits.connections:
+            return refusals.TOO_MANY
+        return refusals.TOO_MANY_HERE if self._addresses[address] > self.limits.connections_per_address else None
+
+    def gone(self, connection: Connection) -> None:
+        self._connections.discard(connection)
+        self._addresses[connection.address] -= 1
+        if not self._addresses[connection.address]:
+            del self._addresses[connection.address]
+        if not self._connections:
+            self._empty.set()
+        self._note_quiet()
+
+    def admit(self, method: bytes, url: bytes, headers: Mapping[bytes, bytes]) -> tuple[str, str, str] | Refusal:
+        """Judge a request by its head: (tenant, plugin, method), or why not. Runs before any of the body is kept."""
+        grant = self._auth.known(headers.get(b"authorization", b""))
+        if grant is None:
+            return refusals.UNAUTHORIZED
+        target = self._targets.get(url)
+        if target is None:
+            found = _TARGET.match(url)
+            if found is None:
+                return refusals.NO_PATH
+            target = (found[1].decode(), found[2].decode(), found[3].decode())
+            if len(self._targets) >= _MAX_TARGETS:
+                self._targets.clear()
+            self._targets[url] = target
+        if not grant.allows(target[0], target[1]):
+            return FORBIDDEN
+        if method != b"POST":
+            return refusals.NO_METHOD
+        now = self.now()
+        meter = self._meters.of(target[0], target[1])
+        if short := meter.charge(now):
+            self.refused["requestsPerMinute"] += 1
+            return refusals.over_rate(target[0], target[1], meter, short, now)
+        return target
+
+    def dispatch(self, exchange: Exchange) -> None:
+        """Carry a request out; its connection hears of the answer by `complete`, perhaps before this returns."""
+        self.in_flight += 1
+        exchange.started = self.now()
+        if exchange.refusal is not None:
+            self._refuse(exchange, exchange.refusal)
+            return
+        meter = self._meters.of(exchange.tenant, exchange.plugin)
+        if limit := meter.enter(len(exchange.body) + self.limits.reply_bytes):
+            self.refused[limit] += 1
+            self._refuse(exchange, refusals.over_share(exchange.tenant, exchange.plugin, meter, limit))
+            return
+        exchange.meter = meter
+        self._submit(exchange, late=False)
+
+    def abandon(self, exchange: Exchange) -> None:
+        """The client has gone. What runs is counted when it ends; what waits need not start."""
+        exchange.abandoned = True
+        if exchange.timer is not None:
+            self._leave_room(exchange)
+            self._drop(exchange)
+        elif exchange.backlog is not None:
+            self._queues.leave(exchange)
+            self._drop(exchange)
+
+    # -- a request's way -----------------------------------------------------------------------------------------
+
+    def _submit(self, exchange: Exchange, turn_at: SupervisedHost | None = None, *, late: bool = True) -> None:
+        """Decide and hand over. `turn_at`: it has waited in that version's queue and its turn has come.
+
+        `late`: some of its time may have gone.
+        """
+        route = self._routes.get(exchange.plugin)
+        if route is None:
+            self._refuse(exchange, refusals.unrouted(exchange.plugin, exchange.tenant))
+            return
+        if self._disabled and (exchange.tenant, exchange.plugin) in self._disabled:
+            self._refuse(exchange, refusals.disabled(exchange.plugin, exchange.tenant))
+            return
+        version = choose_version(exchange.tenant, route.state, route.pins)
+        if version is None:
+            self._refuse(exchange, refusals.unrouted(exchange.plugin, exchange.tenant))
+            return
+        host = exchange.host = route.hosts[version]
+        handle = host.pick()
+        if handle is None or handle is exchange.handle:  # down, or the one that could not take it just now
+            self._wait(exchange)
+            return
+        queues = self._queues
+        if (
+            (queues.known or handle.in_flight >= self._unwatched)
+            and host is not turn_at
+            and queues.is_behind(host, handle)
+        ):
+            queues.add(exchange, host)
+            return
+        meter = exchange.meter
+        assert meter is not None
+        left = self._timeout
+        if meter.execution_seconds < left:
+            left = meter.execution_seconds
+        if late:
+            left += exchange.started - self.now()
+        exchange.handle = handle
+        handle.submit(exchange.method, exchange.tenant, exchange.body, left, exchange.done, exchange.traceparent)
+
+    def finish(self, exchange: Exchange, reply: Reply) -> None:
+        """The host's answer becomes the response, and a figure of the version that gave it."""
+        host = exchange.host
+        assert host is not None
+        now = self.now()
+        if reply.ok:
+            host.counter.record(now, now - exchange.started, Result.OK)
+            self._end(exchange)
+            answer = self._answers.result(host.ref.version, reply.body, self._connection_line(exchange))
+            exchange.connection.complete(exchange, answer)
+            if self._draining:
+                self._note_quiet()
+            if self._queues.size:
+                self._queues.ended(host)
+            return
+        if reply.unknown_method or reply.invalid:
+            host.counter.rejected += 1
+        elif reply.started:
+            host.counter.record(now, now - exchange.started, Result.ERROR)
+        elif reply.limit == "DIED":
+            self._submit(exchange)  # nothing has run: another process, or the next one of this version, may have it
+            return
+        else:
+            host.counter.record(now, now - exchange.started, Result.FAILURE)
+        self._refuse(exchange, refusals.refusal_of(reply))
+        if self._queues.size:
+            self._queues.ended(host)
+
+    def _refuse(self, exchange: Exchange, refusal: Refusal) -> None:
+        if exchange.timer is not None:
+            self._leave_room(exchange)
+        self._end(exchange)
+        if refusal.close:
+            exchange.keep_alive = False
+        version = exchange.host.ref.version if exchange.host is not None else ""
+        line = self._connection_line(exchange)
+        answer = self._answers.error(refusal, version, exchange.traceparent, line)
+        exchange.connection.complete(exchange, answer)
+        self._note_quiet()
+
+    def _end(self, exchange: Exchange) -> None:
+        self.in_flight -= 1
+        meter = exchange.meter
+        if meter is not None:
+            exchange.meter = None
+            meter.leave(len(exchange.body) + self.limits.reply_bytes)
+
+    def _connection_line(self, exchange: Exchange) -> bytes:
+        """The Connection header line, if one is needed; ends the connection when the node is draining."""
+        if self._draining and exchange.connection.is_last():
+            exchange.keep_alive = False
+        if not exchange.keep_alive:
+            return _CLOSE
+        return _KEEP if exchange.old_keep_alive else b""
+
+    # -- waiting for a host that is not ready --------------------------------------------------------------------
+
+    def wake(self, plugin: str) -> None:
+        """A host of the plugin is ready, or its route has changed: decide anew for who waits. Safe from any callback."""
+        if plugin in self._waiting or self._queues.size:
+            self._loop.call_soon(self._wake, plugin)
+
+    def _wake(self, plugin: str) -> None:
+        for exchange in list(self._waiting.get(plugin, ())):
+            self._leave_room(exchange)
+            self._submit(exchange)
+        for exchange in self._queues.of(plugin):
+            self._submit(exchange)
+
+    def _wait(self, exchange: Exchange) -> None:
+        """Keep a request that no plugin code has seen until its host is back, for a bounded time."""
+        if exchange.abandoned:
+            self._drop(exchange)
+            return
+        now = self.now()
+        if not exchange.wait_until:
+            exchange.wait_until = exchange.started + min(self.limits.wait_seconds, self._timeout)
+        host = exchange.host
+        assert host is not None
+        if (
+            now >= exchange.wait_until
+            or self._waiting_count >= self.limits.waiting
+            or not host.back_within(exchange.wait_until - now)
+        ):
+            self._give_up(exchange)
+            return
+        exchange.timer = self._loop.call_at(exchange.wait_until, self._give_up, exchange)
+        self._waiting.setdefault(exchange.plugin, deque()).append(exchange)
+        self._waiting_count += 1
+
+    def _give_up(self, exchange: Exchange) -> None:
+        host = exchange.host
+        assert host is not None
+        now = self.now()
+        host.counter.record(now, now - exchange.started, Result.FAILURE)
+        self._refuse(exchange, refusals.restarting(exchange.plugin, host.ref.version))
+
+    def _leave_room(self, exchange: Exchange) -> None:
+        assert exchange.timer is not None
+        exchange.timer.cancel()
+        exchange.timer = None
+        room = self._waiting[exchange.plugin]
+        room.remove(exchange)
+        if not room:
+            del self._waiting[exchange.plugin]
+        self._waiting_count -= 1
+
+    def _drop(self, exchange: Exchange) -> None:
+        """End a request that nobody waits for and nothing has seen."""
+        exchange.host = None
+        self._end(exchange)
+        self._note_quiet()
+
+    def _turn_away(self, exchange: Exchange) -> None:
+        """More than its version can serve: said at once, so that it can go elsewhere."""
+        host = exchange.host
+        assert host is not None
+        now = self.now()
+        host.counter.record(now, now - exchange.started, Result.FAILURE)
+        self.refused["overload"] += 1
+        self._refuse(exchange, refusals.overloaded(exchange.plugin, host.ref.version))
+
+    def _note_quiet(self) -> None:
+        if self._draining and self.in_flight == 0 and not self._connections:
+            self._quiet.set()

@@ -1,0 +1,115 @@
+"""Health, readiness by dependency, metrics by route, nodes, environments, the audit log."""
+
+import asyncio
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+
+from hotswap.domain.deployment import Environment
+from hotswap.domain.registry import NodeRecord
+from tests.http.site import API, Site, error_of, fields_of
+
+
+async def test_all_dependencies_are_named_with_their_state(site: Site) -> None:
+    answer = await site.nobody.get("/ready")
+    assert answer.status_code == 200
+    assert answer.json()["status"] == "ok"
+    states = {name: told["state"] for name, told in answer.json()["dependencies"].items()}
+    assert states == {"postgres": "ok", "temporal": "ok", "artifacts": "ok", "events": "ok"}
+
+
+@pytest.mark.parametrize(
+    ("away", "status", "word"),
+    [("postgres", 503, "away"), ("temporal", 503, "away"), ("artifacts", 200, "degraded"), ("events", 200, "degraded")],
+)
+async def test_what_is_away_is_named_and_only_the_needed_makes_it_unready(
+    site: Site, away: str, status: int, word: str
+) -> None:
+    match away:
+        case "postgres":
+            site.records.away = True
+        case "temporal":
+            site.rollouts.away = True
+        case "artifacts":
+            site.artifacts.reachable = False
+        case "events":
+            site.events.go_away()
+    answer = await site.nobody.get("/ready")
+    assert (answer.status_code, answer.json()["status"]) == (status, word)
+    assert {name for name, told in answer.json()["dependencies"].items() if told["state"] != "ok"} == {away}
+    assert ("Retry-After" in answer.headers) == (status == 503)
+    assert "nowhere" not in answer.text
+    assert (await site.nobody.get("/health")).status_code == 200
+
+
+async def test_a_dependency_that_hangs_is_away(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("api.services.readiness.CHECK_SECONDS", 0.05)
+    name = "events"
+    checks = site.container.readiness._checks
+    checks[name] = (checks[name][0], asyncio.Event().wait)  # type: ignore[assignment]
+    answer = await asyncio.wait_for(site.nobody.get("/ready"), 5)
+    assert answer.json()["dependencies"][name]["state"] == "away"
+
+
+async def test_requests_are_counted_by_route_and_strangers_do_not_grow_the_labels(site: Site) -> None:
+    await site.ship()
+    for path in ("/nowhere", "/somewhere", f"{API}/plugins/greeter", f"{API}/plugins/ghost"):
+        await site.admin.get(path)
+    figures = (await site.nobody.get("/metrics")).text
+    assert 'http_requests_total{method="GET",route="/api/v1/plugins/{pluginId}",status="200"} 1.0' in figures
+    assert 'http_requests_total{method="GET",route="/api/v1/plugins/{pluginId}",status="404"} 1.0' in figures
+    assert 'http_requests_total{method="(any)",route="(none)",status="404"} 2.0' in figures
+    assert "nowhere" not in figures
+    assert 'http_request_duration_seconds_count{method="POST",route="/api/v1/plugins"} 1.0' in figures
+    assert "plugins_registered_total 1.0" in figures
+
+
+def node(node_id: str, environment: Environment) -> NodeRecord:
+    return NodeRecord(
+        node_id=node_id,
+        environment=environment,
+        boot_id="boot",
+        router_url=f"http://{node_id}:1",
+        admin_url=f"http://{node_id}:2",
+        sandbox_tier="standard",
+        last_seen_at=datetime.now(UTC),
+    )
+
+
+async def test_nodes_are_listed_by_environment(site: Site) -> None:
+    async with site.records.unit_of_work() as uow:
+        for number in (1, 2):
+            await uow.nodes.register(node(f"node-{number}", Environment.STAGING))
+        await uow.nodes.register(node("node-3", Environment.QA))
+        await uow.commit()
+    page = (await site.viewer.get(f"{API}/nodes")).json()
+    assert [item["nodeId"] for item in page["items"]] == ["node-1", "node-2", "node-3"]
+    assert page["items"][0]["routerUrl"] == "http://node-1:1"
+    page = (await site.viewer.get(f"{API}/nodes", params={"environment": "Staging", "limit": 1})).json()
+    assert ([item["nodeId"] for item in page["items"]], page["total"], page["nextOffset"]) == (["node-1"], 2, 1)
+    error = error_of(await site.viewer.get(f"{API}/nodes?environment=Moon"), 400, "VALIDATION_ERROR")
+    assert fields_of(error).keys() == {"environment"}
+
+
+async def test_environments_come_in_their_order_of_promotion(site: Site) -> None:
+    page = (await site.viewer.get(f"{API}/environments")).json()
+    assert [item["name"] for item in page["items"]] == ["Development", "QA", "Staging", "Production"]
+    assert page["items"][3]["requiredApprovals"] == 2
+
+
+@pytest.mark.parametrize(
+    ("query", "events"),
+    [
+        ({}, ["plugin.registered", "plugin.registered"]),
+        ({"entity": "one"}, ["plugin.registered"]),
+        ({"user": "developer"}, ["plugin.registered"]),
+        ({"entity": "one", "user": "developer"}, []),
+    ],
+)
+async def test_the_audit_log_is_filtered(site: Site, query: dict[str, Any], events: list[str]) -> None:
+    await site.admin.post(f"{API}/plugins", json={"name": "one"})
+    await site.developer.post(f"{API}/plugins", json={"name": "two"})
+    page = (await site.admin.get(f"{API}/audit-logs", params=query)).json()
+    assert [item["eventType"] for item in page["items"]] == events
+    assert page["total"] == len(events)

@@ -1,0 +1,30 @@
+"""The fixture `live`: one whole live system with three nodes for a worker's end-to-end and browser tests.
+
+Offered by tests.conftest; stack.scheduling keeps those tests on one xdist worker, as they kill parts of it.
+"""
+
+from collections.abc import AsyncIterator
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from tests.e2e.live import Live
+
+
+@pytest.fixture(scope="session")
+async def live(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator["Live"]:
+    from hotswap.domain.deployment import Environment
+    from hotswap.embedded.stack import EmbeddedStack
+    from tests.e2e.live import Live, live_settings
+
+    scratch = tmp_path_factory.mktemp("live")
+    stack = EmbeddedStack(scratch / "stack", nodes=3, environment=Environment.DEVELOPMENT)
+    await stack.start()
+    with pytest.MonkeyPatch.context() as patch:
+        settings = live_settings(stack, patch.setenv)
+    try:
+        async with Live(stack, scratch, settings) as system:
+            yield system
+    finally:
+        await stack.stop()

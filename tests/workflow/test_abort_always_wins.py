@@ -1,0 +1,57 @@
+"""An abort (or a cancel through Temporal) that comes together with an activity's answer is obeyed like any other."""
+
+from collections.abc import Awaitable, Callable
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from temporalio.client import WorkflowFailureError, WorkflowHandle
+
+from hotswap.domain.lifecycle import DeploymentStatus
+from hotswap.ports.sandbox import TrialReport
+from tests.workflow.world import ScriptedTrial, World, direct, send
+
+
+class StoppedInTheMiddle(ScriptedTrial):
+    """A trial during which somebody stops the rollout, and which ends well all the same: its cancel came too late."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stop: Callable[[], Awaitable[Any]] | None = None
+
+    async def run_trial(self, archive: Path, timeout: timedelta) -> TrialReport:
+        if self.stop is not None:
+            await self.stop()
+        return await super().run_trial(archive, timeout)
+
+
+async def stopped(world: World, stop: Callable[[WorkflowHandle[Any, Any]], Awaitable[Any]]) -> WorkflowHandle[Any, Any]:
+    trial = world.trial = StoppedInTheMiddle()
+    request = world.request(direct())
+    handle = world.client.get_workflow_handle(f"deployment/{request.environment}/{request.plugin}")
+    trial.stop = lambda: stop(handle)
+    return await world.start(request)
+
+
+async def test_an_abort_that_crosses_the_trials_end_is_obeyed(world: World) -> None:
+    handle = await stopped(world, lambda handle: send(handle, "abort", reason="changed my mind"))
+    async with world.working():
+        progress = await handle.result()
+    assert progress.status is DeploymentStatus.ABORTED
+    assert progress.outcome_reason == "aborted by ada: changed my mind"
+    assert all(not node.orders for node in world.nodes)
+
+
+async def test_a_cancel_that_crosses_the_trials_end_is_obeyed(world: World) -> None:
+    async def cancel(handle: WorkflowHandle[Any, Any]) -> None:
+        await handle.cancel()
+        await handle.query("status")  # answered by a worker that has seen the cancel
+
+    handle = await stopped(world, cancel)
+    async with world.working():
+        with pytest.raises(WorkflowFailureError):
+            await handle.result()
+        progress = await handle.query("status")
+    assert progress["status"] == "Aborted"
+    assert all(not node.orders for node in world.nodes)

@@ -1,0 +1,1 @@
+"""Durable rollouts: what is decided and waited for. All I/O is in activities/."""
