@@ -32,6 +32,10 @@ LEAVE_TIMEOUT = 2.0
 RETRY_SECONDS = 0.5
 """Between attempts while PostgreSQL is away at boot."""
 
+SURPLUS_LOOKS = 6
+"""Looks at the same route after which a host that it does not name is nobody's: 30 s by default, while a workflow orders
+the retirement within one second of the route it follows from."""
+
 TIDY_EVERY = timedelta(hours=1)
 UNUSED_FOR = timedelta(hours=24)
 """Bundles that nothing used for this long are removed: a rollback within a day finds its bundle on the disk."""
@@ -88,6 +92,7 @@ class Reconciler:
         self._set_quotas = set_quotas
         self._quota_stamp = ""
         self._seen: dict[str, int] = {}
+        self._looks: dict[str, tuple[int, int]] = {}
         self._stuck: dict[str, int] = {}
 
     async def restore(self) -> None:
@@ -150,9 +155,20 @@ class Reconciler:
         missed = [item for item in desired if self._seen.get(item.order.plugin, 0) >= item.order.generation]
         self._seen = {item.order.plugin: item.order.generation for item in desired}
         await self._follow(missed)
+        await self._unload_what_lost_orders_left(missed)
         for plugin, fence in fences.items():
             if plugin not in self._seen:
                 await self._supervisor.forget(plugin, fence)
+
+    async def _unload_what_lost_orders_left(self, followed: Sequence[DesiredRoute]) -> None:
+        """Unload what the same route has not named for many looks: the order to retire it was lost (the node was away)."""
+        before, self._looks = self._looks, {}
+        for item in followed:
+            plugin, generation = item.order.plugin, item.order.generation
+            known, looks = before.get(plugin, (generation, 0))
+            self._looks[plugin] = (generation, looks + 1 if known == generation else 1)
+            if self._looks[plugin][1] >= SURPLUS_LOOKS:
+                await self._supervisor.drop_surplus(item.order)
 
     async def tenants_changed(self) -> None:
         """Somebody changed tenants' rows: learn settings and follow pins, now. PostgreSQL away: the next beat does it."""

@@ -159,6 +159,22 @@ class NodeSupervisor:
             await self._follow(lane, desired.order, desired.pins, keep_trying=True)
             self._drain_surplus(lane, FORGOTTEN_GRACE)
 
+    async def drop_surplus(self, order: RouteOrder) -> None:
+        """Drain and unload what the route in force does not name; nothing while another order is in force or under way."""
+        lane = self._lanes.get(order.plugin)
+        if lane is None or lane.lock.locked() or not self._surplus(lane):
+            return
+        async with lane.lock:
+            if lane.generation == lane.fence == order.generation:
+                log.warning(
+                    "generation %d of %s does not name %s; unloading what an order that was lost left here",
+                    order.generation,
+                    order.plugin,
+                    ", ".join(self._surplus(lane)),
+                    extra={"plugin": order.plugin},
+                )
+                self._drain_surplus(lane, FORGOTTEN_GRACE)
+
     def fences(self) -> dict[str, int]:
         """The highest generation heard of, by plugin."""
         return {plugin: lane.fence for plugin, lane in self._lanes.items()}
@@ -339,9 +355,12 @@ class NodeSupervisor:
             host.stand_by(host.ref.version in answering)
         self._changed(lane.plugin)
 
-    def _drain_surplus(self, lane: Lane, grace: timedelta) -> None:
+    def _surplus(self, lane: Lane) -> list[str]:
         named = {ref.version for ref in lane.needed()}
-        for version in [version for version in lane.hosts if version not in named]:
+        return [version for version in lane.hosts if version not in named]
+
+    def _drain_surplus(self, lane: Lane, grace: timedelta) -> None:
+        for version in self._surplus(lane):
             self._drain(lane, lane.hosts.pop(version), grace)
 
     def _drain(self, lane: Lane, host: SupervisedHost, grace: timedelta) -> None:

@@ -25,6 +25,9 @@ T = TypeVar("T")
 
 READ_WITHIN = 60.0
 
+NODES_FOLLOW_WITHIN = 75.0
+"""Seconds for a node that missed an order: back within 10, and SURPLUS_LOOKS of 5 s before it unloads what is nobody's."""
+
 
 async def check_run(live: Live, lane: "Lane", run: "Run") -> None:
     """The traces of one finished run: status, routes, generations, events, audit."""
@@ -134,7 +137,9 @@ async def _check_nodes(live: Live, lane: "Lane") -> list[str]:
         )
 
     try:
-        await eventually(follow, f"all nodes at generation {record.generation} with {sorted(wanted)}")
+        await eventually(
+            follow, f"all nodes at generation {record.generation} with {sorted(wanted)}", within=NODES_FOLLOW_WITHIN
+        )
     except AssertionError as fault:
         return [f"{lane.plugin}: {fault}; they say {'; '.join(seen)}"]
     return []

@@ -156,6 +156,39 @@ async def test_a_slow_look_undoes_nothing_that_was_ordered_meanwhile(desk: Desk)
     assert desk.serving() == {"invoice": 5}
 
 
+async def test_a_host_that_a_lost_order_left_is_unloaded_when_the_route_has_long_been_the_same(
+    desk: Desk, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The node was away when its workflow ordered the retirement."""
+    desk.want(order(1, "1.0.0", "2.0.0"))
+    await desk.reconciler.restore()
+    desk.want(order(2, "2.0.0"))
+    for _ in range(reconcile.SURPLUS_LOOKS):
+        await desk.reconciler.reconcile()
+        assert {host.version for host in desk.supervisor.hosts()} == {"1.0.0", "2.0.0"}, "its order may still come"
+    await desk.reconciler.reconcile()
+    await eventually(lambda: {host.version for host in desk.supervisor.hosts()} == {"2.0.0"})
+    assert "does not name 1.0.0" in caplog.text
+
+
+async def test_a_candidate_and_warm_versions_are_never_surplus(desk: Desk) -> None:
+    desk.want(order(1, "1.0.0", "2.0.0"))
+    await desk.reconciler.restore()
+    for _ in range(3 * reconcile.SURPLUS_LOOKS):
+        await desk.reconciler.reconcile()
+    assert {host.version for host in desk.supervisor.hosts()} == {"1.0.0", "2.0.0"}
+
+
+async def test_every_new_route_gives_its_workflow_the_whole_time_again(desk: Desk) -> None:
+    desk.want(order(1, "1.0.0", "2.0.0"))
+    await desk.reconciler.restore()
+    for generation in (2, 3):
+        desk.want(order(generation, "2.0.0"))
+        for _ in range(reconcile.SURPLUS_LOOKS):
+            await desk.reconciler.reconcile()
+    assert {host.version for host in desk.supervisor.hosts()} == {"1.0.0", "2.0.0"}
+
+
 class Tenants:
     """Counts how often it was asked to look again."""
 
