@@ -1,6 +1,6 @@
 """Watches the version in place for as long as it is: takes it back once when its fault lasts, ends its rollback window.
 
-One run for each (environment, plugin); a newer deployment hands it its new subject by the signal `watch`. It has no lock
+It sleeps until a node tells of a fault that lasts (hotswap.node.alarm), and then looks until all is well again. One run for each (environment, plugin); a newer deployment hands it its new subject by the signal `watch`. It has no lock
 on the route, so whatever changes routes runs under the deployments' workflow id: the rollback is a DirectDeployment, the
 end of the window the small workflow below. Neighbours: activities.monitor looks and writes, workflows.handover starts it.
 """
@@ -30,7 +30,7 @@ with workflow.unsafe.imports_passed_through():
     from hotswap import temporal
     from hotswap.domain.base import bounded
     from hotswap.domain.deployment import DeploymentRequest
-    from hotswap.domain.health import Condition, MonitorSubject
+    from hotswap.domain.health import Condition, FaultSeen, MonitorSubject
     from hotswap.domain.ids import deployment_workflow_id, node_queue
     from hotswap.domain.lifecycle import DeploymentStatus
     from hotswap.domain.registry import NodeRecord
@@ -38,6 +38,10 @@ with workflow.unsafe.imports_passed_through():
     from workflows import activity_options, launch
     from workflows.messages import WORKFLOW_OF_STRATEGY
     from workflows.outlive import continue_as_new_when_due
+
+
+RESTING = timedelta(minutes=10)
+"""Between two looks while nobody tells of a fault: for what no node can tell, as that it does not have the version at all."""
 
 
 class MonitorState(BaseModel):
@@ -50,6 +54,7 @@ class MonitorState(BaseModel):
     crashes: dict[str, int] = Field(default_factory=dict)
     last: str = "no look yet"
     window_open: bool = False
+    awake: bool = Field(default=False, description="a fault was told of or found, and no look has found all well since")
     gave_up: bool = False
     """A rollback of this subject was ordered before, or cannot be: there is never a second."""
 
@@ -64,6 +69,7 @@ class HealthMonitor:
     def __init__(self, carried: MonitorState | None = None) -> None:
         self._state = carried
         self._next: MonitorSubject | None = None
+        self._told = False
 
     @workflow.run
     async def run(self, carried: MonitorState | None = None) -> str:
@@ -83,6 +89,14 @@ class HealthMonitor:
         known = self._next or (self._state.subject if self._state else None)
         if known is None or known.deployment_id != subject.deployment_id:
             self._next = subject
+
+    @workflow.signal
+    def fault(self, seen: FaultSeen) -> None:
+        """A node's own probes and restarts did not mend this version: look now, and on until all is well."""
+        state = self._state
+        if state is None or state.awake or state.subject.target.version != seen.version:
+            return  # one that is awake looks at its own pace, however many nodes tell
+        state.awake = self._told = True
 
     @workflow.query
     def status(self) -> MonitorState | None:
@@ -111,9 +125,13 @@ class HealthMonitor:
 
     async def _wait(self, duration: timedelta) -> None:
         try:
-            await workflow.wait_condition(lambda: self._next is not None, timeout=duration, timeout_summary="next look")
+            await workflow.wait_condition(
+                lambda: self._next is not None or self._told, timeout=duration, timeout_summary="next look"
+            )
         except TimeoutError:
             return
+        finally:
+            self._told = False
 
     async def _look(self, state: MonitorState) -> MonitorLook | None:
         """One look, counted; None when nobody could look. Silence neither adds to a fault nor ends one."""
@@ -132,9 +150,9 @@ class HealthMonitor:
         if look.health is not None:
             state.last, state.crashes, state.since = look.health.evidence, look.health.crashes, now
             if look.health.condition is Condition.FAULTY:
-                state.failing += 1
+                state.failing, state.awake = state.failing + 1, True
             elif look.health.condition is Condition.WELL:
-                state.failing = 0
+                state.failing, state.awake = 0, False
         return look
 
     # --- going back --------------------------------------------------------------------------------------------------
@@ -243,10 +261,12 @@ async def _retire_everywhere(subject: MonitorSubject, order: RouteOrder) -> None
 
 
 def _until_next(state: MonitorState) -> timedelta:
+    """The first look comes after one interval, so that the next ones know how often hosts had crashed by then."""
     interval, ends = state.subject.care.interval, state.subject.window_ends_at
-    if not state.window_open or ends is None or _window_over(state):
-        return interval
-    return min(interval, ends - workflow.now())
+    pause = interval if state.awake or state.looks == 0 else max(interval, RESTING)
+    if not state.window_open or ends is None:
+        return pause
+    return interval if _window_over(state) else min(pause, ends - workflow.now())
 
 
 def _window_over(state: MonitorState) -> bool:

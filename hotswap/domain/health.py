@@ -33,6 +33,13 @@ class HealthLook(Model):
     crashes: dict[str, int] = Field(default_factory=dict)
 
 
+class FaultSeen(Model):
+    """A node tells the monitor: a host of this version is down, or fails its probes, and restarting did not mend it."""
+
+    node_id: str
+    version: str
+
+
 class MonitorSubject(Model):
     """What a health monitor watches: the version that a Completed deployment put in place, and what to go back to."""
 

@@ -25,6 +25,7 @@ from hotswap.domain.errors import Unavailable
 from hotswap.domain.ids import node_queue
 from hotswap.domain.registry import NodeRecord
 from hotswap.node.admin import AdminServer, create_admin
+from hotswap.node.alarm import FaultAlarm, by_signal
 from hotswap.node.bundles import BundleCache
 from hotswap.node.cores import Cores
 from hotswap.node.eviction import EvictionPolicy, Evictor
@@ -252,7 +253,7 @@ class NodeAgent:
                     self._temporal.passed()
                     self._polling.set()
                     delay = RETRY_FIRST
-                    await stop.wait()
+                    await self._tell_of_faults(client, stop)
             except Unavailable as fault:
                 self._temporal.failed(fault)
             except Exception:
@@ -260,6 +261,11 @@ class NodeAgent:
                 log.exception("taking orders failed; trying again", extra={"node": self.supervisor.node_id})
             await _unless(stop, asyncio.sleep(delay))
             delay = min(delay * 2, RETRY_LAST)
+
+    async def _tell_of_faults(self, client: Client, stop: asyncio.Event) -> None:
+        node = self._settings.node
+        alarm = FaultAlarm(self.supervisor, by_signal(client, node.environment, node.id))
+        await _unless(stop, alarm.run(node.beat))
 
     def _worker(self, client: Client, reconciler: Reconciler) -> Worker:
         orders = NodeActivities(self.supervisor)

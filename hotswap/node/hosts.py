@@ -291,6 +291,16 @@ class SupervisedHost:
         return HostState.READY if self._live else self._serving[0].state
 
     @property
+    def faulty(self) -> bool:
+        """A serving process is down, or its latest probe failed."""
+        return any(seat.state is HostState.CRASHED or seat.probe_failures > 0 for seat in self._serving)
+
+    @property
+    def crashes(self) -> int:
+        """Of all its processes, ever; never falls."""
+        return sum(seat.crashes for seat in self._seats)
+
+    @property
     def last_error(self) -> str:
         return next((seat.last_error for seat in self._serving if seat.last_error), "")
 

@@ -11,7 +11,7 @@ from activities.retention import SweepOrder
 from hotswap.domain.analysis import HostReport
 from hotswap.domain.deployment import Environment
 from hotswap.domain.lifecycle import VersionStatus
-from tests.workflow.aftercare import monitor_of, monitor_state
+from tests.workflow.aftercare import monitor_of, monitor_state, tell
 from tests.workflow.world import Arm, World, direct, until
 from workflows.drift import DriftPolicy, DriftRepaired, DriftState, DriftWatch, RepairCommand
 from workflows.retention import RetentionSweep
@@ -48,6 +48,7 @@ async def _monitor_went_back(world: World) -> AnyHandle:
 
     await world.deploy(world.request(direct(monitor_interval=SECOND)))
     world.figures.hosts = down
+    await tell(world)
     return monitor_of(world)
 
 
@@ -59,6 +60,7 @@ async def _monitor_closed_its_window(world: World) -> AnyHandle:
         while (await monitor_state(world)).window_open:
             await asyncio.sleep(0.05)
     await world.deploy(world.request(direct(), version="1.0.0", rollback_of=taken.deployment_id))
+    await tell(world)
     return monitor_of(world)
 
 
@@ -70,6 +72,7 @@ async def _monitor_took_a_newer_subject(world: World) -> AnyHandle:
         while (await monitor_state(world)).subject.deployment_id != newer.deployment_id:
             await asyncio.sleep(0.05)
     await world.deploy(world.request(direct(), version="2.0.0", rollback_of=newer.deployment_id))
+    await tell(world, version="1.0.0")
     return monitor_of(world)
 
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from activities.drift import DriftActivities, NodeRepairActivities
 from activities.monitor import MonitorActivities
 from hotswap.domain.drift import LoadedHost, NodeInventory, PluginInventory
+from hotswap.domain.health import FaultSeen
 from hotswap.domain.holds import HeldVersion
 from hotswap.domain.ids import monitor_workflow_id
 from hotswap.domain.registry import NodeRecord
@@ -74,6 +75,11 @@ def monitor_of(world: "World", environment: str = "Development") -> "WorkflowHan
 async def monitor_state(world: "World") -> MonitorState:
     state: MonitorState = await monitor_of(world).query("status", result_type=MonitorState)
     return state
+
+
+async def tell(world: "World", version: str = "2.0.0") -> None:
+    """A node tells the monitor of a fault that lasts."""
+    await monitor_of(world).signal("fault", FaultSeen(node_id="node-1", version=version))
 
 
 async def held(world: "World", version: str = "2.0.0") -> HeldVersion | None:
