@@ -52,16 +52,16 @@ from workflows.messages import WORKFLOW_OF_STRATEGY
 
 NODES = 10
 ROLLBACKS = 50
-BLUE_GREENS = 15
-COMMANDS = 10
+BLUE_GREENS = 12
+COMMANDS = 6
 OLD, GOOD, NEW = "1.0.0", "1.1.0", "2.0.0"
-BUDGET = 90.0
+BUDGET = 95.0
 """Seconds of measuring: on a machine so busy that 50 take longer there are fewer, and `n` says so."""
 
 EVERY = 0.05
 """Seconds between two requests to a node: 200 requests a second in all."""
 
-INTERVAL = timedelta(milliseconds=300)
+INTERVAL = timedelta(milliseconds=200)
 THRESHOLDS = Thresholds(min_sample=10)
 
 CANARY = CanaryConfig(
