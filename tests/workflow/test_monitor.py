@@ -16,7 +16,7 @@ from hotswap.ports.records import DeploymentFilter
 from tests.workflow.aftercare import held, monitor_of, monitor_state, tell
 from tests.workflow.skipping import skip
 from tests.workflow.world import Arm, World, canary, direct, send, until
-from workflows import outlive
+from workflows import monitor, outlive
 
 HOUR = timedelta(hours=1)
 QUICK = timedelta(seconds=1)
@@ -188,8 +188,11 @@ async def test_many_nodes_that_tell_at_once_do_not_hurry_it(world: World) -> Non
     assert len(looks) == 1
 
 
-async def test_a_fault_that_no_node_can_tell_is_found_in_the_end(skipping: World) -> None:
+async def test_a_fault_that_no_node_can_tell_is_found_in_the_end(
+    skipping: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """As when every node serves the plugin and does not have the version at all."""
+    monkeypatch.setattr(monitor, "RESTING", timedelta(seconds=10))
     world, ill = skipping, [False]
     sick(world, lambda: ill[0])
     async with world.working():
@@ -201,12 +204,11 @@ async def test_a_fault_that_no_node_can_tell_is_found_in_the_end(skipping: World
 
 
 async def ending_of(world: World) -> str:
-    """Skip until the monitor has ended; says how. In small steps once it is awake: with an abandoned child this server stops
-    skipping."""
+    """Skip until the monitor has ended; says how. In small steps: with an abandoned child this server stops skipping."""
     for _ in range(100):
         if (await monitor_of(world).describe()).status != WorkflowExecutionStatus.RUNNING:
             return await monitor_of(world).result()
-        await skip(world, timedelta(seconds=1) if (await monitor_state(world)).awake else timedelta(minutes=1))
+        await skip(world, timedelta(seconds=1))
     raise AssertionError("the monitor goes on")
 
 
@@ -231,9 +233,9 @@ async def test_the_window_ends_after_days_and_the_warm_version_is_retired(skippi
         await world.serve_first_version()
         request = world.request(direct(rollback_window=timedelta(days=3), monitor_interval=HOUR))
         await world.deploy(request)
-        await skip(world, timedelta(days=2, hours=23))
+        await skip(world, timedelta(days=2))  # the clock may run on by a look or two before it is asked
         assert all(node.loaded == {"1.0.0", "2.0.0"} for node in world.nodes)
-        await skip(world, timedelta(hours=2))
+        await skip(world, timedelta(days=1, hours=1))
         assert (await world.route()).warm == ()
         assert all(node.loaded == {"2.0.0"} for node in world.nodes)
         state = await monitor_state(world)
@@ -257,7 +259,10 @@ async def test_a_newer_version_ends_the_old_watch_and_begins_its_own(skipping: W
     assert not await rollbacks(world)
 
 
-async def test_a_rollback_ends_the_watch_and_is_not_watched_itself(skipping: World) -> None:
+async def test_a_rollback_ends_the_watch_and_is_not_watched_itself(
+    skipping: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(monitor, "RESTING", timedelta(seconds=10))
     world = skipping
     async with world.working():
         await world.serve_first_version()
