@@ -14,6 +14,10 @@ DEPLOYMENT_ID = "dep_0123456789abcdef0123456789abcdef"
 TOKENS = {"admin": "token-of-admin", "approver": "token-of-approver"}
 
 
+Run = Callable[..., int]
+"""Types a command line; the exit code."""
+
+
 @dataclass
 class Asked:
     """One request as it came."""

@@ -1,40 +1,10 @@
 """The commands of people in a hurry, against a small api: --on-conflict, --hotfix, promote-full, retry."""
 
-import json
-from collections.abc import Callable, Iterator
-from pathlib import Path
-
 import pytest
 
-from hotswap.cli.main import app
-from tests.unit.cli_fake_api import DEPLOYMENT_ID, FakeApi, deployment, fake_api, sse
+from tests.unit.cli_fake_api import DEPLOYMENT_ID, FakeApi, Run, deployment, sse
 
 DEPLOYMENT = f"/api/v1/deployments/{DEPLOYMENT_ID}"
-
-Run = Callable[..., int]
-
-
-@pytest.fixture
-def api() -> Iterator[FakeApi]:
-    with fake_api() as one:
-        yield one
-
-
-@pytest.fixture
-def run(api: FakeApi, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
-    """Run a command line against the fake api's stack.json; the exit code."""
-    (tmp_path / "stack.json").write_text(json.dumps(api.stack()))
-    monkeypatch.setenv("HOTSWAP_HOME", str(tmp_path))
-    monkeypatch.delenv("HOTSWAP_URL", raising=False)
-    monkeypatch.delenv("HOTSWAP_TOKEN", raising=False)
-
-    def typed(*arguments: str) -> int:
-        with pytest.raises(SystemExit) as ended:
-            app(args=list(arguments), prog_name="hotswap")
-        assert isinstance(ended.value.code, int)
-        return ended.value.code
-
-    return typed
 
 
 def test_deploy_says_how_to_meet_a_running_one_and_that_it_is_urgent(api: FakeApi, run: Run) -> None:

@@ -1,20 +1,16 @@
 """The commands on freezes and pipelines against a small api: what is asked of it, what is printed, which exit code."""
 
 import json
-from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from hotswap.cli import pipelines
 from hotswap.cli.faults import UsageFault
-from hotswap.cli.main import app
 from hotswap.cli.windows import freeze_window, window_text
-from tests.unit.cli_fake_api import DEPLOYMENT_ID, FakeApi, fake_api, listing
+from tests.unit.cli_fake_api import DEPLOYMENT_ID, FakeApi, Run, listing
 
-Run = Callable[..., int]
 FREEZE_ID = "frz_" + "0123456789abcdef" * 2
 PIPELINE_ID = "pip_" + "0123456789abcdef" * 2
 FREEZE = {
@@ -58,28 +54,6 @@ def pipeline(status: str = "InProgress", **more: Any) -> dict[str, Any]:
         "initiatedBy": "admin",
         **more,
     }
-
-
-@pytest.fixture
-def api() -> Iterator[FakeApi]:
-    with fake_api() as one:
-        yield one
-
-
-@pytest.fixture
-def run(api: FakeApi, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
-    (tmp_path / "stack.json").write_text(json.dumps(api.stack()))
-    monkeypatch.setenv("HOTSWAP_HOME", str(tmp_path))
-    monkeypatch.delenv("HOTSWAP_URL", raising=False)
-    monkeypatch.delenv("HOTSWAP_TOKEN", raising=False)
-
-    def typed(*arguments: str) -> int:
-        with pytest.raises(SystemExit) as ended:
-            app(args=list(arguments), prog_name="hotswap")
-        assert isinstance(ended.value.code, int)
-        return ended.value.code
-
-    return typed
 
 
 def window(**given: Any) -> dict[str, Any]:

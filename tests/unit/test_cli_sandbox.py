@@ -1,17 +1,14 @@
 """The commands on sandboxes against a small api: what is asked of it, what is printed, which exit code."""
 
 import json
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from hotswap.cli import sandbox as commands
-from hotswap.cli.main import app
-from tests.unit.cli_fake_api import FakeApi, fake_api, listing, refusal
+from tests.unit.cli_fake_api import FakeApi, Run, listing, refusal
 
-Run = Callable[..., int]
 SANDBOX_ID = "sbx_" + "0123456789abcdef" * 2
 EXECUTION_ID = "exe_" + "0123456789abcdef" * 2
 CREATE = "POST /api/v1/sandbox/create"
@@ -51,27 +48,15 @@ def execution(status: str = "Succeeded", **more: Any) -> dict[str, Any]:
 
 
 @pytest.fixture
-def api() -> Iterator[FakeApi]:
-    with fake_api() as one:
-        one.on("GET /api/v1/sandbox", listing(SANDBOX))
-        yield one
+def api(api: FakeApi) -> FakeApi:
+    api.on("GET /api/v1/sandbox", listing(SANDBOX))
+    return api
 
 
 @pytest.fixture
-def run(api: FakeApi, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
-    (tmp_path / "stack.json").write_text(json.dumps(api.stack()))
-    monkeypatch.setenv("HOTSWAP_HOME", str(tmp_path))
-    monkeypatch.delenv("HOTSWAP_URL", raising=False)
-    monkeypatch.delenv("HOTSWAP_TOKEN", raising=False)
+def run(run: Run, monkeypatch: pytest.MonkeyPatch) -> Run:
     monkeypatch.setattr(commands, "LOOK_EVERY", 0.0)
-
-    def typed(*arguments: str) -> int:
-        with pytest.raises(SystemExit) as ended:
-            app(args=["sandbox", *arguments], prog_name="hotswap")
-        assert isinstance(ended.value.code, int)
-        return ended.value.code
-
-    return typed
+    return lambda *arguments: run("sandbox", *arguments)
 
 
 def test_create_sends_what_was_typed_and_prints_the_id(

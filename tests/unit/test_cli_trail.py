@@ -1,7 +1,7 @@
 """The commands on approvals, the audit and notifications against a small api; and exports checked without one."""
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -9,11 +9,9 @@ import pytest
 
 from hotswap.cli.export_check import check_export
 from hotswap.cli.faults import UsageFault
-from hotswap.cli.main import app
 from hotswap.domain.audit import GENESIS, seal_of
-from tests.unit.cli_fake_api import DEPLOYMENT_ID, Asked, FakeApi, fake_api, listing, refusal
+from tests.unit.cli_fake_api import DEPLOYMENT_ID, Asked, FakeApi, Run, listing, refusal
 
-Run = Callable[..., int]
 LOGS = "GET /api/v1/audit-logs"
 APPROVAL = {
     "id": DEPLOYMENT_ID,
@@ -31,28 +29,6 @@ APPROVAL = {
     "mine": True,
     "whyNot": "",
 }
-
-
-@pytest.fixture
-def api() -> Iterator[FakeApi]:
-    with fake_api() as one:
-        yield one
-
-
-@pytest.fixture
-def run(api: FakeApi, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
-    (tmp_path / "stack.json").write_text(json.dumps(api.stack()))
-    monkeypatch.setenv("HOTSWAP_HOME", str(tmp_path))
-    monkeypatch.delenv("HOTSWAP_URL", raising=False)
-    monkeypatch.delenv("HOTSWAP_TOKEN", raising=False)
-
-    def typed(*arguments: str) -> int:
-        with pytest.raises(SystemExit) as ended:
-            app(args=list(arguments), prog_name="hotswap")
-        assert isinstance(ended.value.code, int)
-        return ended.value.code
-
-    return typed
 
 
 def test_approvals_are_listed(api: FakeApi, run: Run, capsys: pytest.CaptureFixture[str]) -> None:
