@@ -25,6 +25,9 @@ SHORTEST_RETENTION = timedelta(days=7)
 POLLED_WITHIN = timedelta(seconds=90)
 """A long poll lasts a minute: a worker that has not polled for longer is gone."""
 
+RENEWED_BEFORE = timedelta(days=14)
+"""A certificate is renewed by then, and everything started again."""
+
 SKEW = timedelta(seconds=2)
 
 WHOLE_SECONDS = timedelta(seconds=1)
@@ -157,7 +160,7 @@ async def temporal_server(site: Site) -> Sequence[Finding]:
                 "docs/runbooks/temporal-down.md",
             )
         ]
-    findings = []
+    findings = _certificate(site)
     missing = [key.name for key in temporal.SEARCH_ATTRIBUTES if key.name not in listed.custom_attributes]
     if missing:
         findings.append(
@@ -177,10 +180,26 @@ async def temporal_server(site: Site) -> Sequence[Finding]:
                 severity=Severity.WARNING,
                 what=f"namespace '{settings.namespace}' forgets closed rollouts after {_days(kept.ToTimedelta())}",
                 why="what went wrong last week can then not be looked at in the Web UI (PostgreSQL keeps the record)",
-                remedy="`python -m worker --set-up --retention 30d`",
+                remedy="run `python -m worker --set-up --retention-days 30`",
             )
         )
     return findings
+
+
+def _certificate(site: Site) -> list[Finding]:
+    ends = site.settings.temporal.certificate_ends()
+    if ends is None or ends - site.clock() > RENEWED_BEFORE:
+        return []
+    return [
+        Finding(
+            check="temporal",
+            severity=Severity.WARNING,
+            what=f"our client certificate for Temporal runs out at {ends:%Y-%m-%d %H:%M} UTC",
+            why="from then on api, worker and nodes cannot connect; rollouts stand still",
+            remedy="renew HOTSWAP_TEMPORAL__TLS_CLIENT_CERT and __TLS_CLIENT_KEY, then start api, worker and nodes "
+            "again, one after another: they read them when they start",
+        )
+    ]
 
 
 async def worker(site: Site) -> Sequence[Finding]:

@@ -319,7 +319,9 @@ PLANTED = (
     Planted("audit bypassed", _write_past_the_audit, "audit", "1 audit entries", "hotswap audit verify"),
     Planted("clock wrong", _turn_the_clock, "clock", "the clock of PostgreSQL is", "time service"),
     Planted("no worker", _name_another_queue, "worker", "nobody-", "python -m worker"),
-    Planted("short memory", _use_a_forgetful_namespace, "temporal", "after 1 day", "--retention 30d", WARNING),
+    Planted(
+        "short memory", _use_a_forgetful_namespace, "temporal", "after 1 day", "--set-up --retention-days 30", WARNING
+    ),
 )
 
 
