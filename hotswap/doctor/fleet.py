@@ -7,10 +7,13 @@ from activities.drift import DriftComparison
 from hotswap.doctor.report import Finding, Severity
 from hotswap.doctor.site import Site
 from hotswap.domain.deployment import Environment
-from hotswap.domain.drift import FORGOTTEN_AFTER, STALE_AFTER, DriftItem, DriftKind
+from hotswap.domain.drift import FORGOTTEN_AFTER, STALE_AFTER, DriftItem, DriftKind, DriftReport
 from hotswap.domain.errors import SandboxUnavailable
 from hotswap.domain.registry import NodeRecord
 from hotswap.runtime.launcher import ZygoteLauncher
+
+OLD_REPORT = timedelta(minutes=5)
+"""The worker's watch compares every minute by default."""
 
 TIERS = ("none", "standard", "strong")
 """From weak to strong."""
@@ -40,24 +43,24 @@ async def nodes(site: Site) -> Sequence[Finding]:
 
 
 async def drift(site: Site) -> Sequence[Finding]:
-    """What living nodes run, asked of themselves now."""
-    if site.nodes is None:
-        return [
-            Finding(
-                check="drift",
-                severity=Severity.WARNING,
-                what="HOTSWAP_NODE__ADMIN_TOKEN is not set here, so the nodes were not asked what they run",
-                why="a node that serves another version than its route says would not be seen",
-                remedy="set it as on the nodes and the worker, then run the doctor again",
-            )
-        ]
-    comparison = DriftComparison(site.database.unit_of_work, site.nodes)
+    """What living nodes run: asked of themselves now, or without their token as the worker's watch saw it last."""
     findings: list[Finding] = []
     for environment in Environment:
-        report = await comparison.report(environment)
+        if site.nodes is not None:
+            report: DriftReport | None = await DriftComparison(site.database.unit_of_work, site.nodes).report(
+                environment
+            )
+        else:
+            async with site.database.unit_of_work() as uow:
+                report = await uow.drift.last(environment)
+                now = await uow.now()
+                alive = await uow.nodes.list(environment, STALE_AFTER)
+            old = report is None or now - report.taken_at > max(OLD_REPORT, 3 * site.settings.drift.interval)
+            if old and alive:
+                findings.append(_not_compared(environment, report))
         findings += [
             _different(item, environment)
-            for item in report.unexplained
+            for item in (report.unexplained if report is not None else ())
             if item.kind is not DriftKind.STALE_NODE or item.found.startswith("no answer")
         ]
     return findings
@@ -117,6 +120,18 @@ def _away(node: NodeRecord, silent: timedelta) -> Finding:
         why="it takes no orders; the others of its environment carry its tenants",
         remedy="start it, or see why it cannot reach PostgreSQL (docs/runbooks/node-lost.md); one that will not come "
         "back is forgotten after a day",
+    )
+
+
+def _not_compared(environment: Environment, report: DriftReport | None) -> Finding:
+    since = f"since {report.taken_at:%Y-%m-%d %H:%M} UTC" if report is not None else "yet"
+    return Finding(
+        check="drift",
+        severity=Severity.WARNING,
+        what=f"nobody has compared what the nodes of {environment} run with its routes {since}",
+        why="a node that serves another version than its route says would not be seen",
+        remedy="see that a worker runs (it compares each HOTSWAP_DRIFT__INTERVAL), or set HOTSWAP_NODE__ADMIN_TOKEN here, "
+        "as on the nodes, and the doctor asks them itself",
     )
 
 

@@ -20,7 +20,7 @@ from hotswap.doctor import servers
 from hotswap.doctor.report import CheckState, Severity
 from hotswap.doctor.site import now
 from hotswap.domain.deployment import Environment
-from hotswap.domain.drift import NodeInventory
+from hotswap.domain.drift import DriftItem, DriftKind, DriftReport, NodeInventory
 from hotswap.domain.freeze import Freeze, FreezeKind, Once
 from hotswap.domain.ids import artifact_key
 from hotswap.domain.lifecycle import DeploymentStatus
@@ -245,6 +245,26 @@ async def test_every_planted_fault_is_found_and_its_remedy_named(installation: I
         assert found[0].severity is fault.severity, fault.name
         assert fault.remedy in found[0].remedy, fault.name
         assert found[0].why, fault.name
+
+
+async def test_without_the_nodes_token_the_last_comparison_of_the_worker_counts(installation: Installation) -> None:
+    installation.change("node", admin_token=None)
+
+    async def drift() -> list[str]:
+        return [one.what for one in (await installation.examine()).findings if one.check == "drift"]
+
+    assert await drift() == ["nobody has compared what the nodes of Production run with its routes yet"]
+    item = DriftItem(kind=DriftKind.EXTRA_HOST, node_id="node-live", expected="no host", found="a host")
+    for age, said in ((timedelta(hours=1), "nobody has compared"), (timedelta(0), "Production: node-live: extra-host")):
+        report = DriftReport(
+            environment=Environment.PRODUCTION, taken_at=now() - age, nodes=1, plugins=1, items=(item,)
+        )
+        site = installation.site()
+        async with site.database.unit_of_work() as uow:
+            await uow.drift.save(report)
+            await uow.commit()
+        await site.close()
+        assert any(what.startswith(said) for what in await drift())
 
 
 async def test_an_older_schema_is_told_and_nothing_that_needs_it_is_asked(
