@@ -13,6 +13,7 @@ from hotswap.backup.create import create
 from hotswap.backup.restore import restore, verify
 from hotswap.config import SettingsInvalid, load_settings
 from hotswap.doctor.__main__ import text_of
+from hotswap.domain.base import Model
 from hotswap.domain.errors import HotSwapError
 
 DONE, FAILED, USAGE = 0, 1, 2
@@ -22,12 +23,13 @@ def tell(sentence: str) -> None:
     print(sentence, file=sys.stderr, flush=True)
 
 
-async def _create(directory: Path, earlier: Path | None) -> int:
+async def _create(directory: Path, earlier: Path | None, as_json: bool) -> int:
     made = await create(load_settings(), directory, earlier, tell)
     rows = sum(table.rows for table in made.tables)
-    print(
+    text = (
         f"{directory}: schema {made.schema_revision}, {rows} rows, {len(made.objects)} artifacts, as of {made.taken_at}"
     )
+    _answer(made, text, as_json)
     if needed := (*made.needed_keys.key_encryption, *made.needed_keys.wrapping):
         tell(f"NOT in it, keep them elsewhere: the keys {', '.join(needed)} (docs/backup.md)")
     if made.damaged:
@@ -35,16 +37,21 @@ async def _create(directory: Path, earlier: Path | None) -> int:
     return FAILED if made.damaged else DONE
 
 
-async def _verify(directory: Path) -> int:
+async def _verify(directory: Path, as_json: bool) -> int:
     manifest = await verify(directory)
-    print(f"{directory}: whole, {len(manifest.tables)} tables, {len(manifest.objects)} artifacts")
+    text = f"{directory}: whole, {len(manifest.tables)} tables, {len(manifest.objects)} artifacts"
+    _answer(manifest, text, as_json)
     return DONE
 
 
-async def _restore(directory: Path, force: bool) -> int:
+async def _restore(directory: Path, force: bool, as_json: bool) -> int:
     report = await restore(load_settings(), directory, force=force, tell=tell)
-    print(text_of(report, verbose=False))
+    _answer(report, text_of(report, verbose=False), as_json)
     return DONE if report.healthy else FAILED
+
+
+def _answer(model: Model, text: str, as_json: bool) -> None:
+    print(model.model_dump_json(indent=2, by_alias=True) if as_json else text)
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -59,6 +66,9 @@ def main(arguments: list[str] | None = None) -> int:
     restoring.add_argument("--force", action="store_true", help="DESTROY what the target's database holds")
     for command in (making, checking, restoring):
         command.add_argument("directory", type=Path, metavar="DIR")
+        command.add_argument(
+            "--json", action="store_true", dest="as_json", help="answer in JSON: manifest, or findings"
+        )
     try:
         given = parser.parse_args(arguments)
     except SystemExit as end:
@@ -66,11 +76,11 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         match given.command:
             case "create":
-                return asyncio.run(_create(given.directory, given.since))
+                return asyncio.run(_create(given.directory, given.since, given.as_json))
             case "verify":
-                return asyncio.run(_verify(given.directory))
+                return asyncio.run(_verify(given.directory, given.as_json))
             case _:
-                return asyncio.run(_restore(given.directory, given.force))
+                return asyncio.run(_restore(given.directory, given.force, given.as_json))
     except SettingsInvalid as fault:
         tell(fault.message)
         return USAGE

@@ -23,6 +23,7 @@ def add_commands(app: typer.Typer) -> None:
 _BESIDE = "Runs where the settings are, e.g.: kubectl exec deploy/hotswap-api -- hotswap doctor"
 _SINCE = "hotswap backup /backups/tuesday --since /backups/monday\n\nhotswap backup /backups/monday --verify"
 
+JsonOption = Annotated[bool, typer.Option("--json", help="Answer in JSON.")]
 DirectoryArgument = Annotated[Path, typer.Argument(metavar="DIR", show_default=False)]
 
 
@@ -33,7 +34,7 @@ def doctor(
         typer.Option("--skip", metavar="CHECK", help="Leave a check out; repeatable.", show_default=False),
     ] = None,
     verbose: Annotated[bool, typer.Option("--verbose", help="Name the checks that found nothing, too.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Answer in JSON.")] = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Examine an installation by its settings: what is wrong, why it matters, what mends it. Changes nothing.
 
@@ -53,6 +54,7 @@ def backup(
     verify: Annotated[
         bool, typer.Option("--verify", help="Make none: read the backup in DIR through. Needs no server.")
     ] = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Back up PostgreSQL and the object store into a new directory, consistent with one another. Changes nothing.
 
@@ -61,18 +63,20 @@ def backup(
     if verify and since is not None:
         raise typer.BadParameter("goes with a new backup, not with --verify", param_hint="--since")
     options = ["verify"] if verify else ["create", *([f"--since={since}"] if since is not None else [])]
-    raise typer.Exit(_run("hotswap.backup", [*options, "--", str(directory)]))
+    raise typer.Exit(_run("hotswap.backup", [*options, *["--json"] * as_json, "--", str(directory)]))
 
 
 def restore(
     directory: DirectoryArgument,
     force: Annotated[bool, typer.Option("--force", help="DESTROY what the target's database holds.")] = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Restore a backup into an installation that stands still, then examine it. Refuses a database that holds something.
 
     Exit code 0 restored and healthy, 1 not restored or findings, 2 usage.
     """
-    raise typer.Exit(_run("hotswap.backup", ["restore", *["--force"] * force, "--", str(directory)]))
+    options = ["--force"] * force + ["--json"] * as_json
+    raise typer.Exit(_run("hotswap.backup", ["restore", *options, "--", str(directory)]))
 
 
 def _run(module: str, options: Sequence[str]) -> int:

@@ -11,11 +11,13 @@ from pathlib import Path
 import psycopg
 import pytest
 from pydantic import SecretStr
+from typer.testing import CliRunner
 
 from hotswap.backup.__main__ import main
 from hotswap.backup.create import create
 from hotswap.backup.manifest import read_manifest
 from hotswap.backup.restore import restore
+from hotswap.cli.main import app
 from hotswap.config import load_settings
 from hotswap.doctor.report import CheckState
 from hotswap.domain.errors import Conflict, InvalidInput
@@ -219,12 +221,17 @@ async def test_a_later_release_restores_an_older_backup_and_never_the_other_way_
             await restore(target.settings, backup, force=True, tell=quiet)
 
 
-async def test_the_next_backup_links_what_the_one_before_has(source: Installation) -> None:
+async def test_the_next_backup_links_what_the_one_before_has(
+    source: Installation, capfd: pytest.CaptureFixture[str]
+) -> None:
     first = await backed_up(source)
     held = [first / one.path for one in read_manifest(first).objects]
     held[0].write_bytes(b"rotten")
     second = await backed_up(source, "second", first)
     manifest = read_manifest(second)
-    assert await asyncio.to_thread(main, ["verify", str(second)]) == 0, "what had rotted was fetched again"
+    capfd.readouterr()
+    told = await asyncio.to_thread(CliRunner().invoke, app, ["backup", str(second), "--verify", "--json"])
+    assert told.exit_code == 0, "what had rotted was fetched again"
+    assert json.loads(capfd.readouterr().out) == json.loads((second / "manifest.json").read_text())
     linked = [(first / one.path).samefile(second / one.path) for one in manifest.objects]
     assert linked == [False, True, True]
