@@ -64,6 +64,7 @@ async def installation(
         "HOTSWAP_POSTGRES__URL": url,
         "HOTSWAP_MINIO__BUCKET": queue,
         "HOTSWAP_TEMPORAL__TASK_QUEUE": queue,
+        "HOTSWAP_TEMPORAL__DEPLOYMENT_NAME": queue,
         "HOTSWAP_NODE__ADMIN_TOKEN": "token",
         "HOTSWAP_AUTH__KEY_ENCRYPTION_KEY": key(),
         "HOTSWAP_KEYS__PROVIDER": "environment",
