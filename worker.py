@@ -2,6 +2,7 @@
 
 `python -m worker`, configured by HOTSWAP_ variables. Ends in order on SIGTERM or SIGINT. `--set-current` and `--builds`
 poll nothing: they tell the server where new rollouts start, and what it knows of the builds (docs/worker-builds.md).
+`--set-up` makes the namespace fit, once (docs/temporal.md).
 """
 
 import argparse
@@ -18,7 +19,7 @@ from typing import Any
 
 from temporalio.client import Client
 from temporalio.runtime import Runtime
-from temporalio.worker import Worker
+from temporalio.worker import PollerBehaviorSimpleMaximum, Worker
 
 from activities.analysis import AnalysisActivities
 from activities.artifacts import ArtifactActivities
@@ -35,7 +36,7 @@ from activities.retention import Retention, RetentionActivities
 from activities.routing import RoutingActivities
 from activities.sandbox import SandboxCallActivities, SandboxRecordActivities
 from activities.trial import TrialActivities
-from hotswap import builds, temporal
+from hotswap import builds, temporal, temporal_setup
 from hotswap.adapters.metric_providers import metric_providers
 from hotswap.adapters.minio_artifacts import MinioArtifactStore
 from hotswap.adapters.node_figures import NodeFiguresSource
@@ -101,6 +102,11 @@ async def run(settings: Settings) -> None:
                 ],
                 workflow_runner=WORKFLOW_RUNNER,
                 interceptors=[SignalGuard()],
+                max_cached_workflows=settings.temporal.cached_workflows,
+                max_concurrent_workflow_tasks=settings.temporal.workflow_tasks,
+                max_concurrent_activities=settings.temporal.activities,
+                workflow_task_poller_behavior=PollerBehaviorSimpleMaximum(settings.temporal.workflow_pollers),
+                activity_task_poller_behavior=PollerBehaviorSimpleMaximum(settings.temporal.activity_pollers),
                 # A dead worker's sticky queue would stall the next command for the default 10 s.
                 sticky_queue_schedule_to_start_timeout=timedelta(seconds=1),
                 graceful_shutdown_timeout=timedelta(seconds=10),
@@ -237,6 +243,13 @@ async def _tell_builds(settings: Settings, set_current: bool) -> None:
         print(f"{build.build_id}  {build.status}{'  (its workers may stop)' if build.may_stop else ''}")
 
 
+async def _set_up(settings: Settings, retention_days: int | None) -> None:
+    client = await temporal.connect(settings.temporal)
+    retention = timedelta(days=retention_days) if retention_days is not None else None
+    for sentence in await temporal_setup.set_up(client, retention):
+        print(sentence)
+
+
 async def _connect(settings: Settings, stop: asyncio.Event) -> Client | None:
     """Temporal may start after us: try until it answers; None when told to stop meanwhile."""
     delay = 0.1
@@ -263,7 +276,13 @@ def main(arguments: list[str] | None = None) -> int:
     commands = parser.add_mutually_exclusive_group()
     commands.add_argument("--set-current", action="store_true", help="start new rollouts on this build, then exit")
     commands.add_argument("--builds", action="store_true", help="print every build and its status, then exit")
+    commands.add_argument("--set-up", action="store_true", help="make the namespace with all it needs, then exit")
+    parser.add_argument(
+        "--retention-days", type=int, metavar="N", help="with --set-up: keep closed rollouts so long (a new one: 30)"
+    )
     options = parser.parse_args(arguments)
+    if options.retention_days is not None and not (options.set_up and 1 <= options.retention_days <= 3650):
+        parser.error("--retention-days: goes with --set-up, 1 to 3650")
     die_with_parent()
     try:
         settings = load_settings()
@@ -272,7 +291,7 @@ def main(arguments: list[str] | None = None) -> int:
         return 2
     configure_logging(settings.telemetry, service="worker")
     configure_tracing(settings.telemetry, service="worker")
-    commanded = options.set_current or options.builds
+    commanded = options.set_current or options.builds or options.set_up
     if settings.temporal.metrics_address and not commanded:
         try:
             Runtime.set_default(temporal.runtime_with_metrics(settings.temporal.metrics_address))
@@ -280,7 +299,10 @@ def main(arguments: list[str] | None = None) -> int:
             print(f"HOTSWAP_TEMPORAL__METRICS_ADDRESS: {fault}; set a host:port that is free here", file=sys.stderr)
             return 2
     try:
-        asyncio.run(_tell_builds(settings, options.set_current) if commanded else run(settings))
+        if options.set_up:
+            asyncio.run(_set_up(settings, options.retention_days))
+        else:
+            asyncio.run(_tell_builds(settings, options.set_current) if commanded else run(settings))
     except SettingsInvalid as fault:
         print(fault.message, file=sys.stderr)
         return 2

@@ -11,6 +11,7 @@ from contextlib import asynccontextmanager
 from fastapi import FastAPI
 
 from api import errors
+from api.cross_origin import CrossOrigin, origin_of_page
 from api.dependencies import Container
 from api.middleware import RequestContext
 from api.origin import CallerAddress
@@ -19,6 +20,7 @@ from api.routers import (
     approvals,
     audit,
     authentication,
+    codec,
     console,
     deployments,
     freezes,
@@ -82,11 +84,12 @@ def create_app(container: Container) -> FastAPI:
     app.state.limits = container.limits
     app.add_middleware(CallerAddress)
     app.add_middleware(RequestContext, metrics=container.metrics)
+    app.add_middleware(CrossOrigin, prefix=codec.PREFIX, origin=origin_of_page(container.settings.temporal.ui_url))
     errors.install(app)
     rollouts = (plugins, versions, releases, health, deployments, platform, aftercare, freezes, pipelines, sandbox)
     for module in (*rollouts, authentication, users, tenant_tokens, tenants, operations, console):
         app.include_router(module.router)
-    for module in (approvals, audit, notifications):
+    for module in (approvals, audit, notifications, codec):
         app.include_router(module.router)
     return app
 

@@ -23,7 +23,7 @@ from temporalio.service import RPCError, RPCStatusCode
 from temporalio.worker import WorkerDeploymentConfig
 
 import hotswap
-from hotswap.config import TemporalSettings
+from hotswap.config_temporal import TemporalSettings
 from hotswap.domain.errors import Unavailable
 
 AUTO = "auto"

@@ -17,6 +17,7 @@ from pydantic_settings import BaseSettings, EnvSettingsSource, PydanticBaseSetti
 
 from hotswap.config_access import ApiSettings, AuthSettings, OidcSettings, SettingsGroup, contradictions
 from hotswap.config_keys import KeySettings
+from hotswap.config_temporal import TemporalSettings
 from hotswap.config_trail import AuditSettings, NotificationSettings
 from hotswap.domain.base import PLUGIN_NAME_PATTERN
 from hotswap.domain.deployment import Environment, Strategy
@@ -55,29 +56,6 @@ class MinioSettings(SettingsGroup):
         default="", description="host:port that clients of presigned uploads reach; empty = endpoint"
     )
     public_tls: bool | None = Field(default=None, description="whether clients speak TLS there; default: as tls")
-
-
-class TemporalSettings(SettingsGroup):
-    address: str = "127.0.0.1:7233"
-    namespace: str = "default"
-    task_queue: str = "hotswap"
-    tls: bool = False
-    api_key: SecretStr | None = None
-    ui_url: str = Field(default="", description="base URL of the Temporal Web UI, for links; empty = no links")
-    build_id: str = Field(
-        default="",
-        pattern=r"^[A-Za-z0-9][A-Za-z0-9._+-]{0,127}$|^$",
-        description="this worker's build (docs/worker-builds.md); 'auto' = from its sources, empty = unversioned",
-    )
-    deployment_name: str = Field(default="hotswap", pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,62}$")
-    metrics_address: str = Field(
-        default="",
-        pattern=r"^[0-9A-Za-z.:\[\]-]+:[0-9]{1,5}$|^$",
-        description="host:port where the worker's Temporal SDK serves its /metrics; empty = nowhere",
-    )
-    make_current: bool = Field(
-        default=False, description="the worker makes its build current by itself: only where one build runs at a time"
-    )
 
 
 class QuotaSettings(SettingsGroup):
@@ -330,7 +308,7 @@ def _environment() -> tuple[dict[str, str | None], list[str]]:
         lowered = name.lower()
         if not lowered.startswith("hotswap_") or not value or name == READY_FILE:
             continue
-        if lowered.endswith("_file"):
+        if lowered.endswith("_file") and not _is_setting(lowered):
             try:
                 from_files[lowered.removesuffix("_file")] = _secret(Path(value))
             except (OSError, ValueError) as fault:
@@ -370,6 +348,13 @@ def _unusable(lowered: str, value: str) -> str | None:
     if nested:
         return ": must be a JSON list"
     return f": must be a JSON object; or set its parts one by one, as HOTSWAP_{head.upper()}__..."
+
+
+def _is_setting(lowered: str) -> bool:
+    """Whether a variable is a setting by its whole name; HOTSWAP_NOTIFICATIONS__SMTP_CA_FILE is no secret's file form."""
+    head, _, key = lowered.removeprefix("hotswap_").partition("__")
+    group = _group(head)
+    return group is not None and key in group.model_fields
 
 
 def _group(name: str) -> type[SettingsGroup] | None:

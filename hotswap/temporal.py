@@ -1,5 +1,7 @@
-"""How every HotSwap process talks to Temporal: one connect, the pydantic converter, the search attributes and their set-up."""
+"""How every HotSwap process talks to Temporal: one connect, its TLS and its converter, the
+search attributes and their set-up. Neighbours: hotswap.payloads encrypts, hotswap.temporal_setup makes a namespace fit."""
 
+import dataclasses
 from collections.abc import Sequence
 
 from temporalio.api.enums.v1 import IndexedValueType
@@ -7,11 +9,13 @@ from temporalio.api.operatorservice.v1 import AddSearchAttributesRequest, ListSe
 from temporalio.client import Client
 from temporalio.common import SearchAttributeKey
 from temporalio.contrib.pydantic import pydantic_data_converter
+from temporalio.converter import DataConverter, DefaultFailureConverterWithEncodedAttributes
 from temporalio.runtime import PrometheusConfig, Runtime, TelemetryConfig
-from temporalio.service import RPCError, RPCStatusCode
+from temporalio.service import RPCError, RPCStatusCode, TLSConfig
 
-from hotswap.config import TemporalSettings
+from hotswap.config_temporal import TemporalSettings
 from hotswap.domain.errors import Unavailable
+from hotswap.payloads import EncryptingCodec
 
 PLUGIN = SearchAttributeKey.for_keyword("HotSwapPlugin")
 VERSION = SearchAttributeKey.for_keyword("HotSwapVersion")
@@ -25,17 +29,57 @@ SEARCH_ATTRIBUTES = (PLUGIN, VERSION, ENVIRONMENT, STRATEGY, STATUS, DEPLOYMENT,
 
 
 async def connect(settings: TemporalSettings) -> Client:
-    """A client, connected. Raises Unavailable when the server does not answer (a repeat helps)."""
+    """A client, connected. Raises Unavailable when the server does not answer or refuses (a repeat helps, mostly)."""
     try:
         return await Client.connect(
             settings.address,
             namespace=settings.namespace,
-            tls=settings.tls,
+            tls=tls_config(settings),
             api_key=settings.api_key.get_secret_value() if settings.api_key else None,
-            data_converter=pydantic_data_converter,
+            data_converter=data_converter(settings),
         )
     except (RPCError, RuntimeError) as fault:
-        raise Unavailable(f"Temporal at {settings.address} does not answer: {fault}") from fault
+        raise Unavailable(f"Temporal at {settings.address} does not answer: {fault}{_tls_hint(settings)}") from fault
+
+
+def tls_config(settings: TemporalSettings) -> TLSConfig | bool:
+    """The machine's authorities unless others are set; our certificate where one is set (mTLS)."""
+    if not settings.tls:
+        return False
+    key = settings.tls_client_key
+    return TLSConfig(
+        server_root_ca_cert=settings.tls_ca.encode() or None,
+        domain=settings.tls_server_name or None,
+        client_cert=settings.tls_client_cert.encode() or None,
+        client_private_key=key.get_secret_value().encode() if key is not None else None,
+    )
+
+
+def data_converter(settings: TemporalSettings) -> DataConverter:
+    """The pydantic converter; with payload keys, everything that a history would show is encrypted, faults included."""
+    keys = settings.payload_key_bytes()
+    if not keys:
+        return pydantic_data_converter
+    return dataclasses.replace(
+        pydantic_data_converter,
+        payload_codec=EncryptingCodec(keys),
+        failure_converter_class=DefaultFailureConverterWithEncodedAttributes,
+    )
+
+
+def _tls_hint(settings: TemporalSettings) -> str:
+    """The transport says little of a handshake that failed; these are what makes one fail."""
+    if not settings.tls:
+        return "; a server that speaks TLS needs HOTSWAP_TEMPORAL__TLS=true"
+    client = (
+        "our HOTSWAP_TEMPORAL__TLS_CLIENT_CERT"
+        if settings.tls_client_cert
+        else "that it asks for no client certificate"
+    )
+    return (
+        f"; should the handshake fail, check HOTSWAP_TEMPORAL__TLS_CA (who signed its certificate), __TLS_SERVER_NAME "
+        f"(the name in it) and {client}"
+    )
 
 
 def runtime_with_metrics(address: str) -> Runtime:
@@ -49,8 +93,8 @@ def runtime_with_metrics(address: str) -> Runtime:
     return Runtime(telemetry=TelemetryConfig(metrics=metrics))
 
 
-async def ensure_search_attributes(client: Client) -> None:
-    """Register the search attributes in the client's namespace; those already there are left alone.
+async def ensure_search_attributes(client: Client) -> list[str]:
+    """Register the search attributes in the client's namespace; those already there are left alone. Which were missing.
 
     Without them an upsert would hang a workflow, so every worker does this before it polls.
     """
@@ -59,12 +103,13 @@ async def ensure_search_attributes(client: Client) -> None:
     )
     missing = [key.name for key in SEARCH_ATTRIBUTES if key.name not in listed.custom_attributes]
     if not missing:
-        return
+        return []
     try:
         await add_search_attributes(client, missing)
     except RPCError as fault:  # another worker was first
         if fault.status != RPCStatusCode.ALREADY_EXISTS:
             raise
+    return missing
 
 
 async def add_search_attributes(client: Client, names: Sequence[str]) -> None:

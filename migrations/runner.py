@@ -11,6 +11,7 @@ from pathlib import Path
 from alembic import command
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
 from alembic.util.exc import CommandError
 from sqlalchemy import Connection, create_engine, text
 from sqlalchemy.exc import OperationalError
@@ -49,6 +50,21 @@ def current(url: str) -> str | None:
     """The revision the schema is at, or None for a database without one. Raises Unavailable."""
     with _connected(url) as connection:
         return MigrationContext.configure(connection).get_current_revision()
+
+
+def head() -> str:
+    """The revision that this release's code is written for."""
+    newest = ScriptDirectory.from_config(script_config()).get_current_head()
+    assert newest is not None
+    return newest
+
+
+def knows(revision: str) -> bool:
+    """Whether this release has a migration of that name; a newer release's it has not."""
+    try:
+        return ScriptDirectory.from_config(script_config()).get_revision(revision) is not None
+    except CommandError:
+        return False
 
 
 def script_config() -> Config:

@@ -6,7 +6,7 @@ from urllib.parse import quote
 from pydantic import Field, computed_field, model_validator
 
 from api.schemas.common import Line
-from hotswap.config import TemporalSettings
+from hotswap.config_temporal import TemporalSettings
 from hotswap.domain.base import Instant, Model, PluginName
 from hotswap.domain.deployment import DeploymentProgress, Environment, OnConflict, Strategy
 from hotswap.domain.lifecycle import DeploymentStatus

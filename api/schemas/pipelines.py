@@ -7,7 +7,7 @@ from urllib.parse import quote
 from pydantic import Field
 
 from api.schemas.common import IsoDuration, Line
-from hotswap.config import TemporalSettings
+from hotswap.config_temporal import TemporalSettings
 from hotswap.domain.base import Model, PluginName
 from hotswap.domain.deployment import Environment, Strategy
 from hotswap.domain.manifest import SemVer

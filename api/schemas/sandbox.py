@@ -8,7 +8,7 @@ from urllib.parse import quote
 from pydantic import Field, StringConstraints
 
 from api.schemas.common import IsoDuration
-from hotswap.config import TemporalSettings
+from hotswap.config_temporal import TemporalSettings
 from hotswap.domain.base import Digest, Instant, Model, PluginName, TenantId
 from hotswap.domain.deployment import Environment
 from hotswap.domain.manifest import Resources, SemVer

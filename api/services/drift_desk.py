@@ -10,7 +10,8 @@ from temporalio.client import RPCTimeoutOrCancelledError, WorkflowUpdateFailedEr
 from temporalio.service import RPCError
 
 from api.services.rollout_gateway import RolloutGateway
-from hotswap.config import DriftSettings, TemporalSettings
+from hotswap.config import DriftSettings
+from hotswap.config_temporal import TemporalSettings
 from hotswap.domain.base import bounded
 from hotswap.domain.deployment import Environment
 from hotswap.domain.errors import Unavailable

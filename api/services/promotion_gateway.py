@@ -25,7 +25,7 @@ from temporalio.service import RPCError
 from api.services.rollout_gateway import RPC_TIMEOUT, STATUS_TIMEOUT, RolloutGateway, _translated
 from api.services.rollouts import Handle
 from hotswap import temporal
-from hotswap.config import TemporalSettings
+from hotswap.config_temporal import TemporalSettings
 from hotswap.domain.errors import Unavailable
 from hotswap.domain.pipeline import PipelineProgress, PipelineRequest, PipelineStatus, pipeline_workflow_id
 from workflows import launch

@@ -31,7 +31,7 @@ from temporalio.service import RPCError, RPCStatusCode
 
 from api.services.rollouts import Handle, RolloutOver
 from hotswap import temporal
-from hotswap.config import TemporalSettings
+from hotswap.config_temporal import TemporalSettings
 from hotswap.domain.base import bounded
 from hotswap.domain.deployment import DeploymentProgress, DeploymentRequest
 from hotswap.domain.errors import Conflict, DeploymentRunning, Forbidden, HotSwapError, InvalidInput, Unavailable

@@ -16,7 +16,7 @@ from temporalio.exceptions import WorkflowAlreadyStartedError
 from api.services.rollout_gateway import RPC_TIMEOUT, RolloutGateway, _translated
 from api.services.rollouts import Handle
 from hotswap import temporal
-from hotswap.config import TemporalSettings
+from hotswap.config_temporal import TemporalSettings
 from hotswap.domain.sandbox import SandboxSession
 from workflows import launch
 from workflows.messages import Command

@@ -35,6 +35,8 @@ def lines() -> list[str]:
         f"KEY_ENCRYPTION_KEY={base64.b64encode(secrets.token_bytes(32)).decode()}",
         "# Wraps the keys of tenants' secrets (docs/tenants.md). Lost, every secret must be set anew.",
         f"TENANT_WRAPPING_KEY={base64.b64encode(secrets.token_bytes(32)).decode()}",
+        "# Encrypts what Temporal stores (docs/temporal.md). Lost, running rollouts cannot go on.",
+        f"TEMPORAL_PAYLOAD_KEYS={base64.b64encode(secrets.token_bytes(32)).decode()}",
         "# Where api, nodes and Grafana are published; 0.0.0.0 = to the network, for which put TLS in front first.",
         "HOTSWAP_PUBLISH=127.0.0.1",
     ]

@@ -12,6 +12,7 @@ from hotswap.cli import (
     freezes,
     login,
     notifications,
+    operate,
     pipelines,
     platform,
     plugin_health,
@@ -53,6 +54,7 @@ def _root(
 
 
 platform.add_commands(app)
+operate.add_commands(app)
 login.add_commands(app)
 deployments.add_commands(app)
 aftercare.add_commands(app)

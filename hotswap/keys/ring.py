@@ -75,7 +75,7 @@ class DataKeyRing:
             keys = await uow.data_keys.find(key_ids)
         if not keys:
             return
-        opened = await self._provider.unwrap([_wrapped(key) for key in keys])
+        opened = await self._provider.unwrap([wrapped_key(key) for key in keys])
         for key, plain in zip(keys, opened, strict=True):
             if plain is not None:
                 self._plain[key.key_id] = plain
@@ -138,7 +138,7 @@ def _context(tenant: str) -> str:
     return f"data key of tenant {tenant}"
 
 
-def _wrapped(key: DataKey) -> WrappedKey:
+def wrapped_key(key: DataKey) -> WrappedKey:
     return WrappedKey(key.wrapped, key.wrapped_by, _context(key.tenant))
 
 

@@ -29,7 +29,7 @@ VERSIONS = ("1.30", "1.34", "1.37")
 NOT_OF_KUBERNETES = {"ServiceMonitor"}
 SECRET_KEYS = {
     "postgres-url", "redis-url", "minio-access-key", "minio-secret-key", "node-admin-token", "key-encryption-key",
-    "tenant-wrapping-keys", "audit-signing-key",
+    "tenant-wrapping-keys", "audit-signing-key", "temporal-payload-keys",
 }  # fmt: skip
 """What docs/deploy.md tells to put into hotswap-secrets."""
 
@@ -226,6 +226,7 @@ def test_secrets_come_by_reference_as_files_and_each_part_gets_only_what_it_need
     assert "node-admin-token" in given["node"] & given["worker"]
     assert "key-encryption-key" not in given["node"] | given["worker"], "only the api signs"
     assert "tenant-wrapping-keys" in given["api"] & given["node"] - given["worker"], "who seals and who hands over"
+    assert "temporal-payload-keys" in given["api"] & given["node"] & given["worker"], "all read each other's payloads"
     assert set().union(*given.values()) == SECRET_KEYS
 
 
@@ -244,6 +245,7 @@ def variables(manifest: Manifest, manifests: list[Manifest], secrets: Path) -> I
         "redis-url": "redis://:p@redis:6379/0",
         "key-encryption-key": "MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=",
         "audit-signing-key": "5d" * 32,
+        "temporal-payload-keys": "7c" * 32,
     }
     for one in container["env"]:
         if one["name"].endswith("_FILE"):
@@ -358,6 +360,7 @@ def test_no_file_of_k8s_is_left_out() -> None:
 def test_the_guide_names_the_same_secrets_and_search_attributes() -> None:
     guide = (ROOT / "docs/deploy.md").read_text()
     assert set(re.findall(r"--from-(?:file|literal)=([a-z-]+)", guide)) == SECRET_KEYS
-    assert set(re.findall(r"\bHotSwap[A-Z]\w+(?=[ ;])", guide)) == {key.name for key in SEARCH_ATTRIBUTES}
+    temporal = (ROOT / "docs/temporal.md").read_text()
+    assert set(re.findall(r"\bHotSwap[A-Z]\w+(?=[ ;])", temporal)) == {key.name for key in SEARCH_ATTRIBUTES}
     assert not unknown_settings(set(re.findall(r"\bHOTSWAP_[A-Z_]+[A-Z]", guide)) - {"HOTSWAP_PUBLISH"})
     assert all((ROOT / path).exists() for path in re.findall(r"`((?:k8s|dashboards|deploy|tests)/[\w/.-]+)`", guide))

@@ -102,6 +102,8 @@ class Queue:
 class WorkerProcess:
     """`python -m worker` from a source tree: `async with queue.worker(sources) as worker`."""
 
+    module = "worker"
+
     def __init__(self, sources: Path, folder: Path, variables: dict[str, str]) -> None:
         folder.mkdir()
         self._folder = folder
@@ -133,13 +135,19 @@ class WorkerProcess:
             assert self._process.returncode is None, self.log()
             return self._ready.exists()
 
-        await eventually(polls, "the worker polls")
+        await eventually(polls, f"{self.module} serves", within=90)
 
     async def kill(self) -> None:
         """As an accident would. Repeats are fine."""
         if self._process is not None and self._process.returncode is None:
             self._process.send_signal(signal.SIGKILL)
             await self._process.wait()
+
+    async def stop(self) -> None:
+        """As an orchestrator does: in order, until it has ended well."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGTERM)
+        assert await self._process.wait() == 0, self.log()
 
     async def command(self, *arguments: str) -> str:
         """`python -m worker ARGUMENTS` as this build; what it printed."""
@@ -156,7 +164,7 @@ class WorkerProcess:
     ) -> asyncio.subprocess.Process:
         with (self._folder / "log").open("ab") as log:
             return await asyncio.create_subprocess_exec(
-                *(sys.executable, "-P", "-m", "worker", *arguments),
+                *(sys.executable, "-P", "-m", self.module, *arguments),
                 env={**self._environment, **more},
                 cwd=self._folder,
                 stdout=output if output is not None else log,

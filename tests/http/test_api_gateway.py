@@ -15,7 +15,8 @@ from temporalio.worker import UnsandboxedWorkflowRunner, Worker
 from api.services.rollout_gateway import RolloutGateway
 from api.services.rollouts import Handle, RolloutOver
 from hotswap import temporal
-from hotswap.config import Settings, TemporalSettings
+from hotswap.config import Settings
+from hotswap.config_temporal import TemporalSettings
 from hotswap.domain.deployment import DeploymentProgress, DeploymentRequest, DirectConfig, Environment, Role
 from hotswap.domain.errors import Conflict, DeploymentRunning, Forbidden, HotSwapError, InvalidInput, Unavailable
 from hotswap.domain.ids import new_id

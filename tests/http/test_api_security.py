@@ -43,6 +43,7 @@ ROLES = {
     "GET /api/v1/publisher-keys": ALL,
     "POST /api/v1/publisher-keys": A,
     "POST /api/v1/publisher-keys/{keyId}/revoke": A,
+    "POST /api/v1/codec/decode": A,
     "GET /api/v1/retention": A,
     "POST /api/v1/retention/sweep": A,
     "POST /api/v1/deployments": AD,
@@ -155,6 +156,7 @@ WITHOUT_TOKEN = {
 
 UNUSUAL_LIMITS = {
     "POST /api/v1/audit-logs/checkpoints": 60,
+    "POST /api/v1/codec/decode": 600,
     "POST /api/v1/plugins/{pluginId}/versions": 5,
     "POST /api/v1/plugins/{pluginId}/versions/presigned": 5,
     "POST /api/v1/plugins/{pluginId}/versions/complete": 5,

@@ -9,7 +9,7 @@ import pytest
 import redis
 from stack.supervised import OwnStack
 
-from hotswap.config import TemporalSettings
+from hotswap.config_temporal import TemporalSettings
 from hotswap.temporal import connect
 
 pytestmark = pytest.mark.xdist_group("embedded-crashes")  # one stack for the whole module

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from hotswap import __version__, builds
-from hotswap.config import TemporalSettings
+from hotswap.config_temporal import TemporalSettings
 
 PROJECT = Path(builds.__file__).resolve().parents[1]
 DIGEST = "from hotswap import builds; print(builds.source_digest())"

@@ -69,6 +69,11 @@ def test_nested_names_reach_their_group(environ: pytest.MonkeyPatch) -> None:
     assert settings.api.development_users[0].roles == (Role.ADMIN, Role.APPROVER)
 
 
+def test_a_setting_that_is_a_file_s_name_is_not_taken_for_a_secret_in_a_file(environ: pytest.MonkeyPatch) -> None:
+    environ.setenv("HOTSWAP_NOTIFICATIONS__SMTP_CA_FILE", "/etc/ssl/our-ca.pem")
+    assert load_settings().notifications.smtp_ca_file == Path("/etc/ssl/our-ca.pem")
+
+
 def test_arguments_win_over_the_environment(environ: pytest.MonkeyPatch) -> None:
     environ.setenv("HOTSWAP_MAX_PLUGIN_BYTES", "2048")
     assert load_settings(max_plugin_bytes=4096).max_plugin_bytes == 4096

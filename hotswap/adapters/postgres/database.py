@@ -6,6 +6,7 @@ from typing import Any
 from sqlalchemy import select
 from sqlalchemy.ext.asyncio import create_async_engine
 
+from hotswap.adapters.postgres.inspection import PostgresInspection
 from hotswap.adapters.postgres.session import Session
 from hotswap.adapters.postgres.tables import environments
 from hotswap.adapters.postgres.tenant_changes import PostgresTenantChanges
@@ -49,6 +50,10 @@ class Database:
     def tenant_changes(self) -> PostgresTenantChanges:
         """Tells a node that something about tenants has changed."""
         return PostgresTenantChanges(self._engine)
+
+    def inspection(self) -> PostgresInspection:
+        """What the doctor and the backup ask."""
+        return PostgresInspection(self._engine)
 
     async def ready(self) -> None:
         """Raises Unavailable when the server does not answer or has no schema yet; the message says which."""
