@@ -37,6 +37,7 @@ from activities.routing import RoutingActivities
 from activities.sandbox import SandboxCallActivities, SandboxRecordActivities
 from activities.trial import TrialActivities
 from hotswap import builds, temporal, temporal_setup
+from hotswap.activity_tracing import ActivityTracing
 from hotswap.adapters.metric_providers import metric_providers
 from hotswap.adapters.minio_artifacts import MinioArtifactStore
 from hotswap.adapters.node_figures import NodeFiguresSource
@@ -53,10 +54,13 @@ from hotswap.runtime.calls import SandboxedCalls
 from hotswap.runtime.scratch import ProcessScratch
 from hotswap.runtime.signature_guard import guard_of
 from hotswap.runtime.trial import SandboxTrialRunner
+from hotswap.standing_figures import StandingFigures
 from hotswap.telemetry import configure_logging, configure_tracing
 from workflows.catalog import DEPLOYMENT_WORKFLOWS, WORKFLOW_RUNNER
+from workflows.counting import HISTOGRAM_LIMITS, announce
 from workflows.drift import DriftPolicy
 from workflows.drift_start import keep_drift_watches
+from workflows.log_fields import WorkflowLogFields
 from workflows.notify_dispatch import NoticeDispatcher
 from workflows.retention_start import keep_retention
 from workflows.signal_guard import SignalGuard
@@ -101,7 +105,7 @@ async def run(settings: Settings) -> None:
                     *_notify(database, channels),
                 ],
                 workflow_runner=WORKFLOW_RUNNER,
-                interceptors=[SignalGuard()],
+                interceptors=[SignalGuard(), WorkflowLogFields(), ActivityTracing()],
                 max_cached_workflows=settings.temporal.cached_workflows,
                 max_concurrent_workflow_tasks=settings.temporal.workflow_tasks,
                 max_concurrent_activities=settings.temporal.activities,
@@ -119,11 +123,12 @@ async def run(settings: Settings) -> None:
             await keep_drift_watches(client, settings.temporal.task_queue, policy)
             retention = settings.retention
             await keep_retention(client, settings.temporal.task_queue, retention.interval, retention.archived_for)
-            dispatching = asyncio.create_task(dispatcher.run())
+            beside = [asyncio.create_task(dispatcher.run()), *_counting(settings, database)]
             _say_ready()
             await stop.wait()
             logger.info("worker stops")
-            dispatching.cancel()
+            for task in beside:
+                task.cancel()
     finally:
         await runner.close()
         await channels.close()
@@ -203,6 +208,15 @@ def _bundles(settings: Settings, store: MinioArtifactStore, database: Database) 
     )
 
 
+def _counting(settings: Settings, database: Database) -> list[asyncio.Task[None]]:
+    """What stands beside the SDK's own figures on the worker's page."""
+    if not settings.temporal.metrics_address:
+        return []
+    meter = Runtime.default().metric_meter
+    announce(meter, settings.temporal.namespace, settings.temporal.task_queue)
+    return [asyncio.create_task(StandingFigures(database.unit_of_work, meter).run(), name="standing figures")]
+
+
 def _sandbox_worker(client: Client, settings: Settings, database: Database, caller: SandboxedCalls) -> Worker:
     """Executions of sandbox sessions on a queue and with slots of their own, so that they never take a rollout's.
 
@@ -212,6 +226,7 @@ def _sandbox_worker(client: Client, settings: Settings, database: Database, call
         client,
         task_queue=sandbox_queue(settings.temporal.task_queue),
         activities=[SandboxCallActivities(database.unit_of_work, caller).run_execution],
+        interceptors=[ActivityTracing()],
         max_concurrent_activities=settings.sandbox.parallel,
         # Time for what is about to end. An execution may take minutes: one that is cut is run again, or reported as lost.
         graceful_shutdown_timeout=timedelta(seconds=2),
@@ -290,14 +305,14 @@ def main(arguments: list[str] | None = None) -> int:
         print(fault.message, file=sys.stderr)
         return 2
     configure_logging(settings.telemetry, service="worker")
-    configure_tracing(settings.telemetry, service="worker")
+    tracing = configure_tracing(settings.telemetry, service="worker")
     commanded = options.set_current or options.builds or options.set_up
-    if settings.temporal.metrics_address and not commanded:
-        try:
-            Runtime.set_default(temporal.runtime_with_metrics(settings.temporal.metrics_address))
-        except ValueError as fault:
-            print(f"HOTSWAP_TEMPORAL__METRICS_ADDRESS: {fault}; set a host:port that is free here", file=sys.stderr)
-            return 2
+    served = "" if commanded else settings.temporal.metrics_address
+    try:
+        Runtime.set_default(temporal.make_runtime(served, HISTOGRAM_LIMITS))
+    except ValueError as fault:
+        print(f"HOTSWAP_TEMPORAL__METRICS_ADDRESS: {fault}; set a host:port that is free here", file=sys.stderr)
+        return 2
     try:
         if options.set_up:
             asyncio.run(_set_up(settings, options.retention_days))
@@ -309,6 +324,8 @@ def main(arguments: list[str] | None = None) -> int:
     except HotSwapError as fault:
         logger.critical("%s", fault.message)
         return 1
+    finally:
+        tracing.shutdown()
     return 0
 
 

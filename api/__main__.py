@@ -12,9 +12,11 @@ from types import FrameType
 
 import uvicorn
 import uvloop
+from temporalio.runtime import Runtime
 
 from api.app import build_container, create_app
 from api.dependencies import Container
+from hotswap import temporal
 from hotswap.config import Settings, SettingsInvalid, load_settings
 from hotswap.lifeline import announce_ready, die_with_parent
 from hotswap.telemetry import configure_logging, configure_tracing
@@ -88,6 +90,7 @@ def main() -> int:
         return 2
     configure_logging(settings.telemetry, service="api")
     tracing = configure_tracing(settings.telemetry, service="api")
+    Runtime.set_default(temporal.make_runtime())
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             runner.run(serve(settings))

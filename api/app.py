@@ -78,6 +78,8 @@ def create_app(container: Container) -> FastAPI:
         docs_url=None,  # FastAPI's own page loads its scripts from the internet
         redoc_url=None,
         redirect_slashes=False,
+        # Its own spans hold the query and, in its logs, the faults' texts; ours: api.middleware, hotswap.tracing.
+        telemetry={"tracing": False, "metrics": False, "logs": False, "auto_configure": False},
     )
     app.state.container = container
     app.state.authenticator = container.authenticator

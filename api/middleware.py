@@ -12,14 +12,15 @@ from math import ceil
 from typing import Any
 
 from opentelemetry import trace
-from opentelemetry.propagate import extract
 from opentelemetry.trace import SpanKind, Status, StatusCode
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api.errors import internal_error
+from api.facts import facts_of_path
 from api.metrics import UNROUTED, ApiMetrics
 from hotswap.ports.limits import Taken
+from hotswap.tracing import parent_of
 
 log = logging.getLogger(__name__)
 
@@ -49,12 +50,11 @@ class RequestContext:
         if scope["path"] in _UNTRACED:
             await self._answer(scope, receive, send, trace.INVALID_SPAN)
             return
-        parent = extract(Headers(scope=scope))
+        parent = parent_of(Headers(scope=scope))
         with self._tracer.start_as_current_span(
             scope["method"],
             context=parent,
             kind=SpanKind.SERVER,
-            attributes={"http.request.method": scope["method"], "url.path": scope["path"]},
             record_exception=False,
         ) as span:
             await self._answer(scope, receive, send, span)
@@ -83,8 +83,14 @@ class RequestContext:
         try:
             await self._app(scope, receive, send_on)
         except Exception as fault:
-            log.exception("unexpected error on %s %s (trace %s)", scope["method"], scope["path"], state["trace_id"])
-            span.record_exception(fault)
+            log.exception(
+                "unexpected error on %s %s (trace %s)",
+                scope["method"],
+                scope["path"],
+                state["trace_id"],
+                extra=facts_of_path(scope),
+            )
+            span.set_attribute("error.type", type(fault).__name__)  # its text may quote the request
             if status:  # the answer has begun; ending the connection is all that is left
                 raise
             await internal_error(state["trace_id"])(scope, receive, send_on)
@@ -95,6 +101,7 @@ class RequestContext:
         self._metrics.requests.labels(method, route, str(status)).inc()
         self._metrics.seconds.labels(method, route).observe(seconds)
         span.update_name(f"{method} {route}")
+        span.set_attribute("http.request.method", method)
         span.set_attribute("http.route", route)
         span.set_attribute("http.response.status_code", status)
         if status >= 500:

@@ -12,7 +12,9 @@ from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
+from api.facts import facts_of_path
 from api.security import Gate
+from hotswap.log_fields import log_fields
 
 MAX_JSON_BYTES = 1024 * 1024
 
@@ -45,9 +47,10 @@ class StrictRoute(APIRoute):
         gates = list(gates_of(self.dependant))
 
         async def strictly(request: Request) -> Response:
-            for gate in gates:
-                await gate.admit(request)
-            return await handle(StrictRequest(request.scope, request.receive))
+            with log_fields(**facts_of_path(request.scope)):
+                for gate in gates:
+                    await gate.admit(request)
+                return await handle(StrictRequest(request.scope, request.receive))
 
         return strictly
 

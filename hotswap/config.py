@@ -180,7 +180,12 @@ class RetentionSettings(SettingsGroup):
 
 class TelemetrySettings(SettingsGroup):
     otlp_endpoint: str = Field(default="", description="http(s)://host:4318 of an OTLP/HTTP collector; empty = off")
-    sampling_rate: float = Field(default=1.0, ge=0, le=1)
+    sampling_rate: float = Field(
+        default=1.0,
+        ge=0,
+        le=1,
+        description="share of the traces that begin here; a caller's own flag decides over its trace",
+    )
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
 
 

@@ -2,15 +2,24 @@
 search attributes and their set-up. Neighbours: hotswap.payloads encrypts, hotswap.temporal_setup makes a namespace fit."""
 
 import dataclasses
-from collections.abc import Sequence
+import logging
+from collections.abc import Mapping, Sequence
+from datetime import timedelta
 
 from temporalio.api.enums.v1 import IndexedValueType
 from temporalio.api.operatorservice.v1 import AddSearchAttributesRequest, ListSearchAttributesRequest
-from temporalio.client import Client
+from temporalio.client import Client, Interceptor
 from temporalio.common import SearchAttributeKey
 from temporalio.contrib.pydantic import pydantic_data_converter
 from temporalio.converter import DataConverter, DefaultFailureConverterWithEncodedAttributes
-from temporalio.runtime import PrometheusConfig, Runtime, TelemetryConfig
+from temporalio.runtime import (
+    LogForwardingConfig,
+    LoggingConfig,
+    PrometheusConfig,
+    Runtime,
+    TelemetryConfig,
+    TelemetryFilter,
+)
 from temporalio.service import RPCError, RPCStatusCode, TLSConfig
 
 from hotswap.config_temporal import TemporalSettings
@@ -29,7 +38,10 @@ SEARCH_ATTRIBUTES = (PLUGIN, VERSION, ENVIRONMENT, STRATEGY, STATUS, DEPLOYMENT,
 
 
 async def connect(settings: TemporalSettings) -> Client:
-    """A client, connected. Raises Unavailable when the server does not answer or refuses (a repeat helps, mostly)."""
+    """A client, connected. Raises Unavailable when the server does not answer or refuses (a repeat helps, mostly).
+
+    After hotswap.telemetry.configure_tracing it, and every worker made with it, carries traces along in Temporal's headers.
+    """
     try:
         return await Client.connect(
             settings.address,
@@ -37,6 +49,7 @@ async def connect(settings: TemporalSettings) -> Client:
             tls=tls_config(settings),
             api_key=settings.api_key.get_secret_value() if settings.api_key else None,
             data_converter=data_converter(settings),
+            interceptors=_carriers(),
         )
     except (RPCError, RuntimeError) as fault:
         raise Unavailable(f"Temporal at {settings.address} does not answer: {fault}{_tls_hint(settings)}") from fault
@@ -82,15 +95,41 @@ def _tls_hint(settings: TemporalSettings) -> str:
     )
 
 
-def runtime_with_metrics(address: str) -> Runtime:
-    """A runtime that serves what Temporal's SDK counts at http://`address`/metrics, in Prometheus' units and suffixes.
+def _carriers() -> list[Interceptor]:
+    """They make no spans: ours say more (hotswap.tracing). Imported late: workflows, which need the attributes above, must
+    not import the SDK of OpenTelemetry."""
+    from opentelemetry import trace
+    from temporalio.contrib.opentelemetry import OpenTelemetryInterceptor, ReplaySafeTracerProvider
 
-    Raises ValueError when the address is none or is taken.
+    traced = isinstance(trace.get_tracer_provider(), ReplaySafeTracerProvider)
+    return [OpenTelemetryInterceptor()] if traced else []
+
+
+def make_runtime(
+    metrics_address: str = "",
+    histogram_limits: Mapping[str, Sequence[float]] | None = None,
+    worker_beat: timedelta = timedelta(minutes=1),
+) -> Runtime:
+    """What Temporal's SDK runs on in this process: its log among ours, its figures (and those that our workflows add)
+    at http://`metrics_address`/metrics in Prometheus' units and suffixes, unless that is "".
+
+    `histogram_limits`: upper bounds of buckets by histogram, without its unit. `worker_beat`: how often workers tell the
+    server that they live. Raises ValueError when the address is none or is taken. Make it before the first client.
     """
-    metrics = PrometheusConfig(
-        bind_address=address, counters_total_suffix=True, unit_suffix=True, durations_as_seconds=True
+    metrics = None
+    if metrics_address:
+        metrics = PrometheusConfig(
+            bind_address=metrics_address,
+            counters_total_suffix=True,
+            unit_suffix=True,
+            durations_as_seconds=True,
+            histogram_bucket_overrides={name: list(limits) for name, limits in (histogram_limits or {}).items()},
+        )
+    core = LoggingConfig(
+        filter=TelemetryFilter(core_level="WARN", other_level="ERROR"),
+        forwarding=LogForwardingConfig(logger=logging.getLogger("temporalio.core")),
     )
-    return Runtime(telemetry=TelemetryConfig(metrics=metrics))
+    return Runtime(telemetry=TelemetryConfig(logging=core, metrics=metrics), worker_heartbeat_interval=worker_beat)
 
 
 async def ensure_search_attributes(client: Client) -> list[str]:

@@ -24,7 +24,7 @@ class Context:
         traceparent: bytes = b"",
         view: TenantView = NOTHING,
     ) -> None:
-        """`traceparent`: W3C trace context as the client sent it, not looked at yet."""
+        """`traceparent`: W3C trace context, the node's or as the client sent it; not looked at yet."""
         self.tenant = tenant
         self.plugin = plugin
         self.version = version
@@ -43,14 +43,20 @@ class Context:
 
     @property
     def traceparent(self) -> str:
-        """The caller's W3C trace context, to pass on in a header of that name; "" when it sent none that is valid."""
+        """W3C trace context to pass on in a header of that name: the node's span of this call when it is traced, else the
+        caller's as it came; "" when there is none that is valid."""
         return self._traceparent.decode("ascii") if _TRACEPARENT.fullmatch(self._traceparent) else ""
 
     @property
     def trace_id(self) -> str:
-        """32 hexadecimal digits; "" when the caller sent no valid trace context."""
+        """32 hexadecimal digits; "" when there is no valid trace context."""
         found = _TRACEPARENT.fullmatch(self._traceparent)
         return found[1].decode("ascii") if found else ""
+
+    @property
+    def span_id(self) -> str:
+        """16 hexadecimal digits: the caller's span, or the node's when the call is traced; "" as for `trace_id`."""
+        return self._traceparent[36:52].decode("ascii") if self.trace_id else ""
 
     @property
     def config(self) -> Mapping[str, Any]:

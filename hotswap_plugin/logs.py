@@ -1,7 +1,7 @@
 """Logging for plugins: the standard library's, with each record bound to the request it was made in. Standard library only.
 
-A record becomes one line of JSON on stderr, which hotswap.runtime.output takes apart again: level, tenant and trace id stand
-in the node's log beside plugin and version. Never log a secret: the node masks those it knows, in their usual spellings.
+A record becomes one line of JSON on stderr, which hotswap.runtime.output takes apart again: level, tenant, trace and span id
+stand in the node's log beside plugin and version. Never log a secret: the node masks those it knows, in their usual spellings.
 """
 
 import json
@@ -59,7 +59,7 @@ def line_of(record: logging.LogRecord, call: Context | None) -> str:
         if call is not None:
             fields["tenant"] = call.tenant
             if trace_id := call.trace_id:
-                fields["trace_id"] = trace_id
+                fields["trace_id"], fields["span_id"] = trace_id, call.span_id
         line = json.dumps(fields, ensure_ascii=False, separators=(",", ":"))
         if len(line.encode("utf-8", "replace")) <= _MAX_LINE_BYTES or longest < 10:
             return line

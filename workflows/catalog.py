@@ -30,5 +30,7 @@ DEPLOYMENT_WORKFLOWS = [
 
 # Pure modules are shared with the sandbox instead of imported anew for every run: less work for each.
 WORKFLOW_RUNNER = SandboxedWorkflowRunner(
-    restrictions=SandboxRestrictions.default.with_passthrough_modules("pydantic", "hotswap", "activities", "semver")
+    restrictions=SandboxRestrictions.default.with_passthrough_modules(
+        "pydantic", "hotswap", "activities", "semver", "opentelemetry"
+    )
 )

@@ -6,8 +6,9 @@ takes commands. State is set up in `__init__` (@workflow.init), since a command 
 """
 
 import asyncio
-from contextlib import suppress
-from datetime import timedelta
+from contextlib import nullcontext, suppress
+from datetime import datetime, timedelta
+from typing import Any
 
 from temporalio import workflow
 from temporalio.exceptions import ActivityError, FailureError, is_cancelled_exception
@@ -21,14 +22,18 @@ with workflow.unsafe.imports_passed_through():
     from hotswap.domain.lifecycle import DeploymentStatus, Event
     from hotswap.domain.plan import step_title
     from hotswap.ports.records import DeploymentRow
+    from hotswap.tracing import of_deployment
     from workflows import activity_options
     from workflows.cancelling import obeying
+    from workflows.commands import Rule
     from workflows.compensation import CompensationStack
+    from workflows.counting import count_ending
     from workflows.fleet import WaveFailed
     from workflows.gates import HistoryFull, UndoNeeded
     from workflows.handlers import CommandHandlers
     from workflows.handover import hand_over
-    from workflows.messages import WorkflowNames
+    from workflows.messages import Command, CommandResult, WorkflowNames
+    from workflows.phases import Phases
     from workflows.pipeline_link import PipelineLink
     from workflows.state import DeploymentState
     from workflows.step_runner import StepRunner
@@ -45,10 +50,16 @@ class DeploymentMachine(CommandHandlers):
         self._stack = CompensationStack()
         self._runner = StepRunner(self._state, self._stack)
         self._link = PipelineLink(self._state)
+        self._phases = Phases(self._state.request)  # decoded by now, which `request` may not be
         self._closing = False
+        self._undoing_since: datetime | None = None
         self._shown_status: DeploymentStatus | None = None
 
     async def execute(self) -> DeploymentProgress:
+        with of_deployment(self._state.request.deployment_id):
+            return await self._execute()
+
+    async def _execute(self) -> DeploymentProgress:
         recorder = asyncio.create_task(self._keep_record())
         cancelled: BaseException | None = None
         try:
@@ -64,6 +75,7 @@ class DeploymentMachine(CommandHandlers):
             await self._undo(need)
         self._state.finished_at = workflow.now()
         self._state.touch()
+        count_ending(self._state, self._undoing_since)
         await self._finish_record(recorder)
         await self._finish_record(asyncio.create_task(hand_over(self._state)))
         await self._finish_record(asyncio.create_task(self._tell_waiters()))
@@ -98,13 +110,15 @@ class DeploymentMachine(CommandHandlers):
             )
         try:
             if state.planned is None:
-                await self._plan()
+                with self._phases.phase("plan"):
+                    await self._plan()
             while (step := state.step) is not None:
                 await self._runner.hold_while_paused()
                 await self._runner.hold_while_frozen(step)
                 if state.watch is None and state.status is not DeploymentStatus.AWAITING_APPROVAL:
                     state.note(workflow.now(), "step", f"step {state.step_index + 1}: {step_title(step)}")
-                await self._runner.run(step)
+                with self._phases.of_step(step):
+                    await self._runner.run(step)
                 state.step_index += 1
         except WaveFailed as fault:
             raise UndoNeeded(str(fault), "see `hotswap nodes` and the nodes' logs") from fault
@@ -141,8 +155,10 @@ class DeploymentMachine(CommandHandlers):
         state.outcome_reason, state.what_to_do, state.waiting_for = need.reason, need.what_to_do, ""
         rejected = need.event is Event.UNDONE_AFTER_REJECT and state.status is DeploymentStatus.AWAITING_APPROVAL
         state.move(Event.REJECT if rejected else Event.UNDO, workflow.now(), f"undoing: {need.reason}")
+        self._undoing_since = workflow.now()
         try:
-            await self._stack.unwind()
+            with self._phases.rollback(need.event) if state.routed else nullcontext():
+                await self._stack.unwind()
         except (ActivityError, WaveFailed) as fault:
             what = failure_of(fault).message if isinstance(fault, ActivityError) else str(fault)
             state.what_to_do = (
@@ -154,6 +170,10 @@ class DeploymentMachine(CommandHandlers):
             return
         back = f"; {self._state.plan.from_version or 'no version'} serves" if state.routed else "; nothing was changed"
         state.move(need.event, workflow.now(), f"undone{back}")
+
+    def _obey(self, name: str, rule: Rule[Any], command: Command) -> CommandResult:
+        self._phases.commanded()
+        return super()._obey(name, rule, command)
 
     # --- the record ------------------------------------------------------------------------------------------------
 

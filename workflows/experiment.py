@@ -13,6 +13,7 @@ with workflow.unsafe.imports_passed_through():
     from activities.experiment import CompareInput, Comparison, ExperimentActivities
     from hotswap.domain.analysis import Outcome, Winner
     from hotswap.domain.plan import Experiment
+    from hotswap.tracing import aside
     from workflows import activity_options, haste
     from workflows.gates import Gates, UndoNeeded
     from workflows.state import ArmsProgress, Watch
@@ -110,23 +111,24 @@ class ExperimentGate(Gates):
         state, plan, arms = self._state, self._state.plan, self._state.arms
         if arms is None or plan.from_version is None:
             raise RuntimeError("a test compares two versions and has counts")
-        comparison = await workflow.execute_activity_method(
-            ExperimentActivities.compare_versions,
-            CompareInput(
-                environment=plan.environment,
-                plugin=plan.plugin,
-                a_version=plan.from_version,
-                b_version=plan.to_version,
-                a=arms.a,
-                b=arms.b,
-                since=arms.counted_since,
-                decision_metrics=step.decision_metrics,
-                min_difference=step.min_difference,
-                thresholds=step.thresholds,
-            ),
-            summary=f"compare {plan.from_version} and {plan.to_version}",
-            **activity_options.DATABASE,
-        )
+        with aside():
+            comparison = await workflow.execute_activity_method(
+                ExperimentActivities.compare_versions,
+                CompareInput(
+                    environment=plan.environment,
+                    plugin=plan.plugin,
+                    a_version=plan.from_version,
+                    b_version=plan.to_version,
+                    a=arms.a,
+                    b=arms.b,
+                    since=arms.counted_since,
+                    decision_metrics=step.decision_metrics,
+                    min_difference=step.min_difference,
+                    thresholds=step.thresholds,
+                ),
+                summary=f"compare {plan.from_version} and {plan.to_version}",
+                **activity_options.DATABASE,
+            )
         before, state.experiment = state.experiment, comparison.verdict
         state.touch()
         if before is None or before.winner is not comparison.verdict.winner:

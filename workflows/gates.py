@@ -15,6 +15,7 @@ with workflow.unsafe.imports_passed_through():
     from hotswap.domain.lifecycle import DeploymentStatus, Event
     from hotswap.domain.notices import APPROVAL_EXPIRED, PAUSED_BY_PERSON
     from hotswap.domain.plan import AwaitApproval, Observe
+    from hotswap.tracing import aside
     from workflows import activity_options, commands, haste
     from workflows.freezes import Freezes, Guards
     from workflows.state import DeploymentState, Watch
@@ -176,23 +177,24 @@ class Gates:
         since = state.watch.since if state.watch else state.weight_since or workflow.now()
         own = plan.metrics if state.in_traffic() else ()  # without tenants an own metric has nothing to tell
         try:
-            judgement = await workflow.execute_activity_method(
-                AnalysisActivities.judge_version,
-                JudgeInput(
-                    environment=plan.environment,
-                    plugin=plan.plugin,
-                    candidate=plan.to_version,
-                    baseline=plan.from_version,
-                    since=since,
-                    weight_percent=state.set_weight_percent,
-                    thresholds=step.thresholds,
-                    metrics=own,
-                    counts=state.counts,
-                    on_inconclusive=step.on_inconclusive,
-                ),
-                summary=f"judge {plan.to_version} at {state.set_weight_percent} %",
-                **(activity_options.JUDGE_OWN_METRICS if own else activity_options.JUDGE),
-            )
+            with aside():
+                judgement = await workflow.execute_activity_method(
+                    AnalysisActivities.judge_version,
+                    JudgeInput(
+                        environment=plan.environment,
+                        plugin=plan.plugin,
+                        candidate=plan.to_version,
+                        baseline=plan.from_version,
+                        since=since,
+                        weight_percent=state.set_weight_percent,
+                        thresholds=step.thresholds,
+                        metrics=own,
+                        counts=state.counts,
+                        on_inconclusive=step.on_inconclusive,
+                    ),
+                    summary=f"judge {plan.to_version} at {state.set_weight_percent} %",
+                    **(activity_options.JUDGE_OWN_METRICS if own else activity_options.JUDGE),
+                )
         except ActivityError as error:
             if is_cancelled_exception(error):
                 raise

@@ -27,6 +27,7 @@ from hotswap.domain.registry import NodeRecord
 from hotswap.ports.health import ProbeSource
 from hotswap.ports.metrics import Readings
 from hotswap.ports.records import UnitOfWork, UnitOfWorkFactory
+from hotswap.tracing import SpanName, span
 
 SEEN_WITHIN = timedelta(seconds=30)
 """Nodes that beat within this are asked; those that did not are gone, and drift tells of them."""
@@ -64,7 +65,8 @@ class HealthService:
         async with self._unit_of_work() as uow:
             await uow.plugins.get(plugin)
             nodes = await _nodes(uow, environment)
-        found = await source.probe(nodes, plugin)
+        with span(SpanName.HEALTH_CHECK, {"plugin": plugin, "environment": environment or ""}):
+            found = await source.probe(nodes, plugin)
         places = {node.node_id: node.environment for node in nodes}
         versions = [
             VersionHealth(

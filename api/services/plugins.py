@@ -9,6 +9,7 @@ from api.services.actor import Actor, caller_address
 from api.services.idempotency import Once, fingerprint
 from hotswap.domain.registry import AuditEntry, Page, Plugin
 from hotswap.ports.records import PluginFilter, UnitOfWorkFactory
+from hotswap.tracing import SpanName, span
 
 
 class PluginService:
@@ -18,6 +19,10 @@ class PluginService:
 
     async def register(self, wanted: PluginIn, actor: Actor, once: Once) -> PluginOut:
         """Raises Conflict when the name is taken."""
+        with span(SpanName.REGISTER, {"plugin": wanted.name}):
+            return await self._register(wanted, actor, once)
+
+    async def _register(self, wanted: PluginIn, actor: Actor, once: Once) -> PluginOut:
         request_hash = fingerprint(wanted)
         async with self._unit_of_work() as uow:
             if known := await once.first_answer(uow, request_hash, PluginOut):

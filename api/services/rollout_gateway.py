@@ -25,7 +25,6 @@ from temporalio.common import (
     WorkflowIDConflictPolicy,
     WorkflowIDReusePolicy,
 )
-from temporalio.contrib.opentelemetry import OpenTelemetryInterceptor
 from temporalio.exceptions import ApplicationError, WorkflowAlreadyStartedError
 from temporalio.service import RPCError, RPCStatusCode
 
@@ -261,7 +260,7 @@ class RolloutGateway:
         try:
             with _translated("connect", address):
                 async with asyncio.timeout(RPC_TIMEOUT.total_seconds()):
-                    client = _traced(await self._connect(self._settings))
+                    client = await self._connect(self._settings)
                     # Starting with an unknown attribute is refused, and no worker may have registered them yet.
                     await temporal.ensure_search_attributes(client)
         except (TimeoutError, Unavailable) as fault:
@@ -270,15 +269,6 @@ class RolloutGateway:
             raise Unavailable(message) from None
         log.info("connected to Temporal at %s, namespace %s", address, self._settings.namespace)
         return client
-
-
-def _traced(client: Client) -> Client:
-    """The client that also sends the request's trace (W3C context) along, for workflows and activities to go on with."""
-    config = client.config()
-    if any(isinstance(used, OpenTelemetryInterceptor) for used in config["interceptors"]):
-        return client
-    config["interceptors"] = [*config["interceptors"], OpenTelemetryInterceptor()]
-    return Client(**config)
 
 
 @contextmanager

@@ -45,6 +45,7 @@ from hotswap.ports.records import UnitOfWorkFactory
 from hotswap.runtime.bundle import validate_bundle, vendored_versions
 from hotswap.runtime.caps import above
 from hotswap.runtime.signature_guard import RegistrySignatureGuard, Vouching, key_of
+from hotswap.tracing import SpanName, span
 
 log = logging.getLogger(__name__)
 
@@ -85,7 +86,9 @@ class VersionService:
         Unavailable (a repeat helps).
         """
         try:
-            answer = await self._upload(plugin, upload, actor, once)
+            with span(SpanName.UPLOAD, {"plugin": plugin}) as running:
+                answer = await self._upload(plugin, upload, actor, once)
+                running.set_attribute("hotswap.version", answer.version)
         except HotSwapError as fault:
             self._metrics.versions_uploaded.labels(type(fault).__name__).inc()
             raise
@@ -98,7 +101,8 @@ class VersionService:
         async with self._unit_of_work() as uow:
             if known := await once.first_answer(uow, request_hash, VersionOut):
                 return known
-        manifest = await _judged(upload)
+        with span(SpanName.VALIDATE, {"plugin": plugin, "check": "bundle"}):
+            manifest = await _judged(upload)
         _check_agreement(plugin, upload, manifest)
         if over := above(manifest.resources, self._caps):
             named = "; ".join(f"{fault.field} {fault.message}" for fault in over)

@@ -18,6 +18,7 @@ from hotswap.domain.registry import NodeRecord
 from hotswap.ports.health import NodeProbes, NodeUsage, Probes
 from hotswap.ports.inventory import Inventories
 from hotswap.ports.metrics import Readings
+from hotswap.tracing import traceparent_headers
 
 T = TypeVar("T")
 
@@ -127,7 +128,8 @@ class NodeFiguresSource:
         return answer
 
     async def _get(self, node: NodeRecord, what: str, parameters: dict[str, str], method: str) -> bytes:
-        async with self._client.stream(method, f"{node.admin_url.rstrip('/')}/{what}", params=parameters) as answer:
+        url = f"{node.admin_url.rstrip('/')}/{what}"
+        async with self._client.stream(method, url, params=parameters, headers=traceparent_headers()) as answer:
             answer.raise_for_status()
             content = bytearray()
             async for chunk in answer.aiter_bytes():

@@ -18,6 +18,10 @@ START_TIMEOUT = timedelta(seconds=60)
 """Cold import of everything takes 2 s on four cores, several times that on a busy continuous-integration machine."""
 
 
+METRICS_ADDRESS = "HOTSWAP_TEMPORAL__METRICS_ADDRESS"
+WORKER_METRICS = "worker-metrics"
+"""Name of the port of its figures."""
+
 GENEROUS_QUOTA = {
     "HOTSWAP_NODE__QUOTA__REQUESTS_PER_MINUTE": "1000000",
     "HOTSWAP_NODE__QUOTA__CONCURRENT": "1000",
@@ -31,8 +35,13 @@ def node_ids(count: int) -> tuple[str, ...]:
 
 
 def port_names(nodes: tuple[str, ...]) -> list[str]:
-    """The ports that the api and the nodes serve on."""
-    return ["api", *(f"{node}-{kind}" for node in nodes for kind in ("router", "admin"))]
+    """The ports that the api, the worker's figures and the nodes are served on."""
+    return ["api", WORKER_METRICS, *(f"{node}-{kind}" for node in nodes for kind in ("router", "admin"))]
+
+
+def worker_metrics(ports: Ports) -> str:
+    """host:port of the worker's figures."""
+    return os.environ.get(METRICS_ADDRESS) or f"{LOOPBACK}:{ports[WORKER_METRICS]}"
 
 
 def api(data: DataDir, ports: Ports, environment: Mapping[str, str]) -> Part:
@@ -45,8 +54,8 @@ def api(data: DataDir, ports: Ports, environment: Mapping[str, str]) -> Part:
     return _part("api", "api", data, {**environment, **more}, probe, f"http://{LOOPBACK}:{port}")
 
 
-def worker(data: DataDir, environment: Mapping[str, str]) -> Part:
-    """It serves no port, so it writes a file once it polls (hotswap.lifeline.announce_ready)."""
+def worker(data: DataDir, ports: Ports, environment: Mapping[str, str]) -> Part:
+    """It serves nothing but figures, so it writes a file once it polls (hotswap.lifeline.announce_ready)."""
     marker = _marker(data, "worker")
 
     async def probe() -> None:
@@ -55,6 +64,7 @@ def worker(data: DataDir, environment: Mapping[str, str]) -> Part:
 
     # One build at a time here: should HOTSWAP_TEMPORAL__BUILD_ID be set, nobody else would make it current.
     more = {"HOTSWAP_TEMPORAL__MAKE_CURRENT": "true"}
+    more[METRICS_ADDRESS] = worker_metrics(ports)
     return _part("worker", "worker", data, {**environment, **more}, probe, "")
 
 

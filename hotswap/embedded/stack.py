@@ -108,6 +108,7 @@ class EmbeddedStack:
             "apiUrl": api_url,
             "docsUrl": api_url and f"{api_url}/docs",
             "consoleUrl": api_url and f"{api_url}/console",
+            "workerMetricsUrl": "" if self._servers_only else f"http://{apps.worker_metrics(self._ports)}/metrics",
             "temporalUiUrl": env.get(temporal.UI_URL, ""),
             "temporalAddress": env[temporal.ADDRESS],
             "namespace": env.get(temporal.NAMESPACE, "default"),
@@ -236,7 +237,10 @@ class EmbeddedStack:
             self._tell(f"{'login':<10} {FIRST_ADMIN}, password {password} (told once, kept in {file})")
 
     async def _start_apps(self) -> None:
-        parts = [apps.api(self._data, self._ports, self._environment), apps.worker(self._data, self._environment)]
+        parts = [
+            apps.api(self._data, self._ports, self._environment),
+            apps.worker(self._data, self._ports, self._environment),
+        ]
         for node in self._nodes:
             parts.append(apps.node(self._data, self._ports, self._environment, node, self._serves))
         await _together([self._start_part(part) for part in parts])

@@ -11,7 +11,7 @@ from datetime import timedelta
 
 import uvloop
 from temporalio.client import Client
-from temporalio.runtime import Runtime, TelemetryConfig
+from temporalio.runtime import Runtime
 
 from hotswap import temporal
 from hotswap.adapters.key_providers import key_provider
@@ -25,7 +25,7 @@ from hotswap.node.agent import NodeAgent, check_settings
 from hotswap.runtime.egress import EgressPolicy
 from hotswap.runtime.launcher import ZygoteLauncher
 from hotswap.runtime.smoke import schema_check_by
-from hotswap.telemetry import configure_logging, configure_tracing
+from hotswap.telemetry import Tracing, configure_logging, configure_tracing
 
 log = logging.getLogger("hotswap.node")
 
@@ -33,7 +33,7 @@ WORKER_BEAT = timedelta(seconds=1)
 """Temporal's own heartbeat of this worker, by which a deployment sees at once which nodes take orders."""
 
 
-async def serve(settings: Settings) -> None:
+async def serve(settings: Settings, tracing: Tracing) -> None:
     """Run until SIGTERM or SIGINT."""
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
@@ -65,6 +65,7 @@ async def serve(settings: Settings) -> None:
             schema_check_by(launcher),
             tenants,
             database.tenant_changes(),
+            tracing,
         )
         # What was imported stays. Looking at it again in every full collection stops the router and each load for 20 ms.
         gc.collect()
@@ -88,11 +89,12 @@ def main() -> int:
     except SettingsInvalid as fault:
         sys.stderr.write(f"{fault.message}\n")
         return 2
-    configure_logging(settings.telemetry, service="node")
-    tracing = configure_tracing(settings.telemetry, service="node")
-    Runtime.set_default(Runtime(telemetry=TelemetryConfig(), worker_heartbeat_interval=WORKER_BEAT))
+    node = settings.node
+    configure_logging(settings.telemetry, "node", facts={"node": node.id, "environment": str(node.environment)})
+    tracing = configure_tracing(settings.telemetry, service="node", instance=node.id)
+    Runtime.set_default(temporal.make_runtime(worker_beat=WORKER_BEAT))
     try:
-        uvloop.run(serve(settings))
+        uvloop.run(serve(settings, tracing))
     except HotSwapError as fault:
         log.error("the node cannot run: %s: %s", type(fault).__name__, fault.message)  # noqa: TRY400 - says it all
         return 1

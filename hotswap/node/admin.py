@@ -16,6 +16,7 @@ import uvicorn
 from fastapi import FastAPI, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, StreamingResponse
+from opentelemetry.trace import SpanKind
 from pydantic import TypeAdapter, ValidationError
 from starlette.exceptions import HTTPException
 
@@ -26,8 +27,9 @@ from hotswap.node.exposition import CONTENT_TYPE
 from hotswap.node.figures import FigureBook
 from hotswap.node.router import Router
 from hotswap.node.supervisor import NodeSupervisor
-from hotswap.node.usage import usage
+from hotswap.node.usage import CpuShares, usage
 from hotswap.ports.health import NodeProbes
+from hotswap.tracing import SpanName, parent_of, span
 
 T = TypeVar("T")
 
@@ -47,7 +49,14 @@ def create_admin(
     """The app. `waiting_for` says in words what the node still lacks to serve; "" = ready. `admin_token` not empty."""
     if not admin_token:
         raise ValueError("/figures needs an admin token")
-    app = FastAPI(title="HotSwap node", docs_url=None, redoc_url=None, openapi_url=None)
+    app = FastAPI(
+        title="HotSwap node",
+        docs_url=None,
+        redoc_url=None,
+        openapi_url=None,
+        telemetry={"tracing": False, "metrics": False, "logs": False, "auto_configure": False},  # as in api.app
+    )
+    shares = CpuShares()
     expected = f"Bearer {admin_token}".encode()
 
     @app.get("/health")
@@ -62,7 +71,7 @@ def create_admin(
 
     @app.get("/metrics")
     async def prometheus() -> Response:
-        page = metrics.render(environment, supervisor, book, router)
+        page = metrics.render(environment, supervisor, book, router, shares)
         return StreamingResponse(page, headers={"content-type": CONTENT_TYPE})
 
     def authorize(request: Request) -> None:
@@ -84,9 +93,10 @@ def create_admin(
     @app.post("/probe")
     async def probe(request: Request, plugin: Annotated[str, Query()]) -> Response:
         authorize(request)
-        answer = NodeProbes(
-            node_id=supervisor.node_id, probes=await supervisor.probe_all(_parsed(_plugin, "plugin", plugin))
-        )
+        name = _parsed(_plugin, "plugin", plugin)
+        facts = {"plugin": name, "node": supervisor.node_id, "environment": environment, "check": "liveness"}
+        with span(SpanName.HEALTH_CHECK, facts, kind=SpanKind.SERVER, parent=parent_of(request.headers)):
+            answer = NodeProbes(node_id=supervisor.node_id, probes=await supervisor.probe_all(name))
         return Response(answer.model_dump_json(), media_type="application/json")
 
     @app.get("/usage")

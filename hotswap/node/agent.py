@@ -19,7 +19,8 @@ from temporalio.worker import Worker
 
 from activities.drift import NodeRepairActivities
 from activities.nodes import NodeActivities
-from hotswap.config import MIB, Settings, SettingsInvalid
+from hotswap.activity_tracing import ActivityTracing
+from hotswap.config import MIB, NodeSettings, Settings, SettingsInvalid
 from hotswap.domain.deployment import Environment
 from hotswap.domain.errors import Unavailable
 from hotswap.domain.ids import node_queue
@@ -27,6 +28,7 @@ from hotswap.domain.registry import NodeRecord
 from hotswap.node.admin import AdminServer, create_admin
 from hotswap.node.alarm import FaultAlarm, by_signal
 from hotswap.node.bundles import BundleCache
+from hotswap.node.call_spans import CallSpans
 from hotswap.node.cores import Cores
 from hotswap.node.eviction import EvictionPolicy, Evictor
 from hotswap.node.figures import FigureBook
@@ -45,6 +47,7 @@ from hotswap.ports.tenant_changes import TenantChanges
 from hotswap.ports.tenant_settings import NodeTenants
 from hotswap.runtime import preload
 from hotswap.runtime.signature_guard import guard_of
+from hotswap.telemetry import Tracing
 
 log = logging.getLogger(__name__)
 
@@ -92,8 +95,10 @@ class NodeAgent:
         check_schema: SchemaCheck | None = None,
         tenants: NodeTenants | None = None,
         tenant_changes: TenantChanges | None = None,
+        tracing: Tracing | None = None,
     ) -> None:
         """`connect` gives a Temporal client or raises Unavailable; `tenants`, which the launcher asks too, is kept fresh.
+        `tracing`: where spans of tenants' calls go; without it, or with none exported, none are made.
 
         Raises SettingsInvalid. Made inside the running loop.
         """
@@ -101,6 +106,7 @@ class NodeAgent:
         node = settings.node
         assert node.admin_token is not None
         self._settings = settings
+        self._environment = str(node.environment)
         self._launcher = launcher
         self._unit_of_work = unit_of_work
         self._connect = connect
@@ -143,6 +149,7 @@ class NodeAgent:
             self._meters,
             tenant_auth=self._tenant_auth,
             disabled=tenants.disabled if tenants is not None else frozenset(),
+            spans=_call_spans(tracing, node),
         )
         self.supervisor.on_change(self.router.wake)
         self._waiting_for = "its parts to start"
@@ -281,9 +288,16 @@ class NodeAgent:
                 NodeRepairActivities(self.supervisor.node_id, reconciler.repair).reconcile_node,
             ],
             identity=self.supervisor.node_id,
+            interceptors=[ActivityTracing({"node": self.supervisor.node_id, "environment": self._environment})],
             max_concurrent_activities=ORDERS_AT_ONCE,
             graceful_shutdown_timeout=ORDERS_GRACE,
         )
+
+
+def _call_spans(tracing: Tracing | None, node: NodeSettings) -> CallSpans | None:
+    if tracing is None or not tracing.exported:
+        return None
+    return CallSpans(tracing.record, tracing.resource, tracing.sampling_rate, node.id, str(node.environment))
 
 
 async def _unless(stop: asyncio.Event, work: Awaitable[None]) -> bool:

@@ -8,6 +8,7 @@ if TYPE_CHECKING:
     import asyncio
 
     from hotswap.node.backlog import Backlog
+    from hotswap.node.call_spans import CallSpan
     from hotswap.node.connection import Connection
     from hotswap.node.hosts import SupervisedHost
     from hotswap.node.quotas import Meter
@@ -32,6 +33,7 @@ class Exchange:
         "plugin",
         "refusal",
         "router",
+        "span",
         "started",
         "tenant",
         "timer",
@@ -59,6 +61,8 @@ class Exchange:
         """Where it is counted while it is under way."""
         self.backlog: Backlog | None = None
         """The queue it waits in."""
+        self.span: CallSpan | None = None
+        """Of a call that is traced."""
         self.wait_until = 0.0
         self.abandoned = False
         self.timer: asyncio.TimerHandle | None = None

@@ -15,6 +15,7 @@ from hotswap.node.figures import FigureBook
 from hotswap.node.hosts import Tally
 from hotswap.node.router import Router
 from hotswap.node.supervisor import NodeSupervisor
+from hotswap.node.usage import CpuShares
 
 GROUPS_A_STEP = 5
 """Versions, or hosts, written before the loop gets its turn: about 0.3 ms."""
@@ -24,12 +25,16 @@ _LOAD = Limits(0.005, 0.01, 0.025, 0.05, 0.1, 0.2, 0.5, 1.0, 5.0, 30.0)
 
 
 async def render(
-    environment: str, supervisor: NodeSupervisor, book: FigureBook, router: Router
+    environment: str, supervisor: NodeSupervisor, book: FigureBook, router: Router, used: CpuShares
 ) -> AsyncIterator[bytes]:
-    """The page, in pieces: joining 7 MB would hold the loop for as long as a hundred requests take. Counts of one version are of one instant; those of two versions may be a few milliseconds apart."""
+    """The page, in pieces: joining 7 MB would hold the loop for as long as a hundred requests take.
+
+    Counts of one version are of one instant; those of two versions may be a few milliseconds apart. `used` keeps what
+    processes had used at the scrape before.
+    """
     families = [
         *await _invocations(environment, book),
-        *await _hosts(supervisor),
+        *await _hosts(supervisor, used),
         *_routes(supervisor),
         *_tally(supervisor.tally),
         *_router(router),
@@ -62,7 +67,7 @@ async def _invocations(environment: str, book: FigureBook) -> Iterable[Family]:
     return calls, seconds, loads
 
 
-async def _hosts(supervisor: NodeSupervisor) -> Iterable[Family]:
+async def _hosts(supervisor: NodeSupervisor, used: CpuShares) -> Iterable[Family]:
     reports: list[HostReport] = []
     hosts = supervisor.each_host()
     while step := list(islice(hosts, GROUPS_A_STEP)):
@@ -72,6 +77,7 @@ async def _hosts(supervisor: NodeSupervisor) -> Iterable[Family]:
     for state, count in sorted(Counter(str(host.state) for host in reports).items()):
         states.add(count, labels(state=state))
     memory = Family("plugin_memory_bytes", "gauge", "Resident set of the version's hosts.")
+    cpu = Family("plugin_cpu_percent", "gauge", "Of one core, by the version's hosts since the last scrape.")
     crashes = Family("plugin_host_crashes", "counter", "Hosts that died unasked since staged.")
     grouped: dict[tuple[str, str], list[HostReport]] = {}
     for host in reports:
@@ -79,10 +85,12 @@ async def _hosts(supervisor: NodeSupervisor) -> Iterable[Family]:
     for position, ((plugin, version), group) in enumerate(grouped.items(), 1):
         named = labels(plugin=plugin, version=version)
         memory.add(sum(host.memory_bytes for host in group), named)
+        cpu.add(used.of(host.pid for host in group if host.pid is not None), named)  # each reads /proc: 15 us
         crashes.add(sum(host.crashes for host in group), named)
         if position % GROUPS_A_STEP == 0:
             await asyncio.sleep(0)
-    return states, memory, crashes
+    used.forget_others()
+    return states, memory, cpu, crashes
 
 
 def _routes(supervisor: NodeSupervisor) -> Iterable[Family]:

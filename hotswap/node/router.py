@@ -17,6 +17,7 @@ from hotswap.domain.deployment import Environment
 from hotswap.node import refusals
 from hotswap.node.answers import Answers
 from hotswap.node.backlog import FIRST_WINDOW
+from hotswap.node.call_spans import CallSpans
 from hotswap.node.connection import Connection
 from hotswap.node.exchange import Exchange
 from hotswap.node.figures import Result
@@ -56,9 +57,11 @@ class Router:
         meters: Meters | None = None,
         tenant_auth: TenantAuth | None = None,
         disabled: Set[tuple[str, str]] = frozenset(),
+        spans: CallSpans | None = None,
     ) -> None:
         """`routes` is read for each request and never changed here. `tenant_token` opens everything; with `tenant_auth`,
         which judges in its place, it is not looked at. `meters`: tenants' quotas; without them nobody has any.
+        `spans`: of calls that are traced; without them none is.
         """
         if not tenant_token and tenant_auth is None:
             raise ValueError("the data plane needs a tenant token, or what judges tenants' own")
@@ -72,6 +75,7 @@ class Router:
         self._auth = tenant_auth or TenantAuth(Environment.DEVELOPMENT, tenant_token)
         self._timeout = invoke_timeout.total_seconds()
         self._disabled = disabled
+        self._spans = spans
         self._targets: dict[bytes, tuple[str, str, str]] = {}
         self._connections: set[Connection] = set()
         self._addresses: Counter[str] = Counter()
@@ -143,6 +147,8 @@ class Router:
             for connection in list(self._connections):
                 connection.abort()
             await self._empty.wait()  # each loss is reported on a later turn of the loop
+        if self._spans is not None:
+            self._spans.flush()
 
     @property
     def connections(self) -> int:
@@ -162,6 +168,8 @@ class Router:
 
     def _sweep(self) -> None:
         self._answers.tick()
+        if self._spans is not None:
+            self._spans.flush()
         now = self.now()
         for connection in list(self._connections):
             connection.check(now)
@@ -222,6 +230,8 @@ class Router:
         if exchange.refusal is not None:
             self._refuse(exchange, exchange.refusal)
             return
+        if self._spans is not None:
+            self._spans.begin(exchange)
         meter = self._meters.of(exchange.tenant, exchange.plugin)
         if limit := meter.enter(len(exchange.body) + self.limits.reply_bytes):
             self.refused[limit] += 1
@@ -312,7 +322,7 @@ class Router:
     def _refuse(self, exchange: Exchange, refusal: Refusal) -> None:
         if exchange.timer is not None:
             self._leave_room(exchange)
-        self._end(exchange)
+        self._end(exchange, refusal)
         if refusal.close:
             exchange.keep_alive = False
         version = exchange.host.ref.version if exchange.host is not None else ""
@@ -321,8 +331,10 @@ class Router:
         exchange.connection.complete(exchange, answer)
         self._note_quiet()
 
-    def _end(self, exchange: Exchange) -> None:
+    def _end(self, exchange: Exchange, refusal: Refusal | None = None) -> None:
         self.in_flight -= 1
+        if exchange.span is not None and self._spans is not None:
+            self._spans.end(exchange, exchange.span, refusal)
         meter = exchange.meter
         if meter is not None:
             exchange.meter = None

@@ -5,6 +5,7 @@ makes the processes. Everything happens on one event loop.
 """
 
 import asyncio
+import contextvars
 import logging
 from collections.abc import Awaitable, Callable, Coroutine
 from datetime import timedelta
@@ -140,7 +141,11 @@ class Seat:
         if self._keeper is None:
             if self.handle is None and self.state is HostState.EVICTED:
                 self.state = HostState.STARTING
-            self._keeper = asyncio.create_task(self._keep(), name=f"keep {self.ref.plugin} {self.ref.version}")
+            self._keeper = asyncio.create_task(
+                self._keep(),
+                name=f"keep {self.ref.plugin} {self.ref.version}",
+                context=contextvars.Context(),  # it outlives the order that began it, whose trace is over
+            )
 
     def keep_trying(self, fault: HotSwapError) -> None:
         """After a failed first start: count as crashed and go on trying in the background."""

@@ -1,7 +1,11 @@
-"""How much CPU the plugin's processes use at this moment: two looks at /proc, a little apart. For hotswap.node.admin."""
+"""How much CPU the plugins' processes use, by two looks at /proc: a little apart, or from scrape to scrape.
+
+For hotswap.node.admin and hotswap.node.metrics.
+"""
 
 import asyncio
 import os
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from time import monotonic
 
@@ -29,6 +33,36 @@ async def usage(supervisor: NodeSupervisor, plugin: str) -> NodeUsage:
         node_id=supervisor.node_id,
         versions=tuple(VersionUsage(version=one, cpu_percent=round(used[one], 1)) for one in sorted(used)),
     )
+
+
+class CpuShares:
+    """Shares since the look before, process by process. One for each reader: two would shorten each other's stretch."""
+
+    def __init__(
+        self, clock: Callable[[], float] = monotonic, read: Callable[[int], float | None] | None = None
+    ) -> None:
+        self._clock = clock
+        self._read = read or cpu_seconds
+        self._before: dict[int, tuple[float, float]] = {}
+        self._now: dict[int, tuple[float, float]] = {}
+
+    def of(self, pids: Iterable[int]) -> float:
+        """Percent of one core that these processes used together; one that was not there before counts from now on."""
+        percent = 0.0
+        for pid in pids:
+            seconds = self._read(pid)
+            if seconds is None:
+                continue
+            at = self._clock()
+            self._now[pid] = (at, seconds)
+            then, used = self._before.get(pid, (at, seconds))
+            if at > then and seconds >= used:  # less: another process of the same number
+                percent += (seconds - used) / (at - then) * 100
+        return round(percent, 1)
+
+    def forget_others(self) -> None:
+        """The look is over: what it did not meet has ended."""
+        self._before, self._now = self._now, {}
 
 
 def cpu_seconds(pid: int) -> float | None:

@@ -4,7 +4,7 @@ Use: `async with uow_factory() as uow: ...; await uow.commit()`. Leaving without
 Every method raises Unavailable when the server does not answer (a repeat helps).
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timedelta
 from types import TracebackType
 from typing import Any, Protocol, Self
@@ -139,6 +139,10 @@ class DeploymentStore(Protocol):
 
     async def unfinished(self, environment: str, plugin: str) -> Sequence[DeploymentRow]:
         """Those of one place that have not ended, oldest request first: the one that runs and those that wait."""
+        ...
+
+    async def standing(self) -> Mapping[tuple[str, str], int]:
+        """How many have not ended, by environment and status; pairs without any are left out."""
         ...
 
     async def hand_over(self, deployment_id: str, workflow_id: str, run_id: str) -> None:

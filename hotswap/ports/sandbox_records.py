@@ -1,6 +1,6 @@
 """Sandbox sessions and their executions on record: the store behind `UnitOfWork.sandboxes`."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from typing import Protocol
 
@@ -45,6 +45,10 @@ class SandboxStore(Protocol):
 
     async def list(self, where: SandboxFilter, page: Page) -> tuple[Sequence[SandboxSession], int]:
         """Newest first, and the total."""
+        ...
+
+    async def live(self) -> Mapping[str, int]:
+        """How many have not ended, by environment; environments without any are left out."""
         ...
 
     async def close(self, sandbox_id: str, status: SessionStatus, reason: str) -> bool:

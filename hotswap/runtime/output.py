@@ -7,6 +7,7 @@ trace; they are the plugin's word, as its text is. Secrets that its host was giv
 
 import asyncio
 import contextlib
+import contextvars
 import json
 import logging
 import os
@@ -30,6 +31,7 @@ _MAX_LINE_BYTES = 4 * MAX_LINE_CHARS
 _READ_BYTES = 16 * 1024
 _LEVELS = {name: getattr(logging, name) for name in ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")}
 _TRACE_ID = re.compile(r"[0-9a-f]{32}")
+_SPAN_ID = re.compile(r"[0-9a-f]{16}")
 _TENANT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 
 
@@ -57,7 +59,8 @@ class PluginOutput:
         self._window: asyncio.TimerHandle | None = None
         self.limited = False
         """Whether OUTPUT_LIMIT was ever hit."""
-        loop.add_reader(fd, self._readable)
+        # Out of the order that loads the host, whose trace and log fields every later line would bear.
+        contextvars.Context().run(loop.add_reader, fd, self._readable)
 
     def close(self) -> None:
         """Log what is left in the pipe (within the budget) and close it. Repeats are fine."""
@@ -139,6 +142,7 @@ def _record(line: bytes) -> tuple[str, int, dict[str, str]] | None:
         fields: dict[str, Any] = json.loads(line)
         text, level = str(fields["message"]), _LEVELS[fields[MARK_KEY]]
         tenant, trace_id = str(fields.get("tenant", "")), str(fields.get("trace_id", ""))
+        span_id = str(fields.get("span_id", ""))
     except (ValueError, KeyError, TypeError, RecursionError):
         return None
     facts = {}
@@ -146,4 +150,6 @@ def _record(line: bytes) -> tuple[str, int, dict[str, str]] | None:
         facts["tenant"] = tenant
     if _TRACE_ID.fullmatch(trace_id):
         facts["trace_id"] = trace_id
+        if _SPAN_ID.fullmatch(span_id):
+            facts["span_id"] = span_id
     return text, level, facts

@@ -9,7 +9,7 @@ import pytest
 from hotswap.domain.analysis import Health, HostReport, MetricVerdict, Outcome, Verdict
 from hotswap.domain.deployment import ApprovalGiven, DeploymentProgress, Environment, NodeProgress, Role
 from hotswap.domain.errors import InvalidInput, NotFound
-from hotswap.domain.lifecycle import DeploymentStatus
+from hotswap.domain.lifecycle import TERMINAL, DeploymentStatus
 from hotswap.domain.registry import Page
 from hotswap.ports.records import DeploymentFilter, DeploymentRow, UnitOfWorkFactory
 from tests.contract.factories import (
@@ -214,6 +214,25 @@ async def test_lists_are_newest_first_and_filtered(unit_of_work: UnitOfWorkFacto
     assert await listed(environment=Environment.PRODUCTION) == ([new, old], 2)
     assert await listed(status=DeploymentStatus.COMPLETED) == ([old], 1)
     assert await listed(environment=Environment.QA, plugin=PLUGIN) == ([], 0)
+
+
+async def test_those_that_have_not_ended_are_counted_by_place_and_status(unit_of_work: UnitOfWorkFactory) -> None:
+    production, paused = {"environment": Environment.PRODUCTION}, {"status": DeploymentStatus.PAUSED}
+    rows = [
+        make_deployment(PLUGIN, **changes) for changes in (production, production, {**production, **paused}, paused)
+    ]
+    rows += [make_deployment(PLUGIN, status=status) for status in TERMINAL]
+    async with unit_of_work() as uow:
+        await uow.plugins.add(make_plugin(PLUGIN))
+        for row in rows:
+            await uow.deployments.open(row)
+        standing = await uow.deployments.standing()
+    began = str(rows[0].progress.status)
+    assert standing == {
+        ("Production", began): 2,
+        ("Production", "Paused"): 1,
+        (str(rows[3].progress.environment), "Paused"): 1,
+    }
 
 
 async def test_what_cannot_be_stored_is_named(unit_of_work: UnitOfWorkFactory, opened: DeploymentRow) -> None:

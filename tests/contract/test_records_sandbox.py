@@ -174,6 +174,7 @@ async def test_sessions_are_listed_newest_first_by_what_is_asked(
         ]
         assert (await store.list(SandboxFilter(status=SessionStatus.ACTIVE), Page(limit=1, offset=1)))[1] == 2
         assert (await store.list(SandboxFilter(plugin="another"), Page()))[1] == 0
+        assert await store.live() == {"Development": 2}
         assert (await store.list(SandboxFilter(environment=Environment.QA), Page()))[1] == 0
 
 

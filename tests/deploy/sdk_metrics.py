@@ -1,4 +1,4 @@
-"""`python -m tests.deploy.sdk_metrics ADDRESS NAMESPACE`: what a worker's Temporal SDK serves once it has seen one of each.
+"""`python -m tests.deploy.sdk_metrics ADDRESS NAMESPACE`: what a worker serves once it has seen one of each, the SDK's and ours.
 
 A process of its own: a runtime with metrics must be made before any other. Prints the page.
 """
@@ -19,7 +19,13 @@ from temporalio.exceptions import ApplicationError
 from temporalio.service import RPCError
 from temporalio.worker import UnsandboxedWorkflowRunner, Worker
 
-from hotswap.temporal import runtime_with_metrics
+from hotswap.adapters.memory.records import MemoryRecords
+from hotswap.domain.deployment import CanaryConfig, DeploymentRequest, Environment
+from hotswap.domain.lifecycle import DeploymentStatus
+from hotswap.standing_figures import StandingFigures
+from hotswap.temporal import make_runtime
+from workflows.counting import HISTOGRAM_LIMITS, announce, count_ending
+from workflows.state import DeploymentState
 
 
 @activity.defn
@@ -36,15 +42,36 @@ class OneOfEach:
             raise RuntimeError("a workflow task that fails and is tried again")
         if how == "again":
             workflow.continue_as_new("end")
+        if how == "end":
+            count_ending(_ended(), workflow.now())
         await workflow.execute_activity(
             work, how, start_to_close_timeout=timedelta(seconds=30), retry_policy=RetryPolicy(maximum_attempts=1)
         )
 
 
+def _ended() -> DeploymentState:
+    """A rollout that was undone, and could not be."""
+    now = workflow.now()
+    request = DeploymentRequest(
+        deployment_id="dep_1",
+        plugin="invoice",
+        version="2.0.0",
+        environment=Environment.PRODUCTION,
+        config=CanaryConfig(),
+        initiated_by="dana",
+        requested_at=now,
+    )
+    times = {"started_at": now, "finished_at": now, "rolled_back_at": now}
+    return DeploymentState(request=request, status=DeploymentStatus.FAILED, **times)
+
+
 async def page(address: str, namespace: str) -> str:
     with socket.create_server(("127.0.0.1", 0)) as probe:
         served = f"127.0.0.1:{probe.getsockname()[1]}"
-    client = await Client.connect(address, namespace=namespace, runtime=runtime_with_metrics(served))
+    runtime = make_runtime(served, HISTOGRAM_LIMITS)
+    client = await Client.connect(address, namespace=namespace, runtime=runtime)
+    announce(runtime.metric_meter, namespace, "hotswap")
+    await StandingFigures(MemoryRecords().unit_of_work, runtime.metric_meter).look()
     queue = f"metrics-{uuid.uuid4().hex[:8]}"
     async with Worker(
         client,

@@ -187,6 +187,13 @@ def test_hotswap_starts_with_these_settings(name: str, monkeypatch: pytest.Monke
         assert set(SERVICES[host]["networks"]) & networks, f"{name} cannot reach {host}"
 
 
+def test_the_collector_listens_where_spans_are_sent_and_by_their_protocol() -> None:
+    collector = document(ROOT / "deploy/compose/otel-collector.yaml")
+    _, port = address(environment("worker")["HOTSWAP_TELEMETRY__OTLP_ENDPOINT"].removeprefix("http://"))
+    assert address(collector["receivers"]["otlp"]["protocols"]["http"]["endpoint"])[1] == port
+    assert "otlp" in collector["service"]["pipelines"]["traces"]["receivers"]
+
+
 def test_nodes_are_one_of_a_kind_and_drain_before_they_are_killed() -> None:
     nodes = [name for name in OURS if name.startswith("node-")]
     assert len({environment(name)["HOTSWAP_NODE__ID"] for name in nodes}) == len(nodes) == 3

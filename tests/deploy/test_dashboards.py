@@ -28,6 +28,7 @@ from hotswap.config import Settings
 from hotswap.node import metrics
 from hotswap.node.figures import FigureBook, Result
 from hotswap.node.router import Router
+from hotswap.node.usage import CpuShares
 from tests.deploy.files import ROOT, document
 from tests.unit.node_fakes import FakeLauncher, make_supervisor, order
 from workflows.catalog import DEPLOYMENT_WORKFLOWS
@@ -74,7 +75,7 @@ async def node_page() -> str:
     try:
         await supervisor.stage(order(1, "1.0.0"))
         book.counter("invoice", "1.0.0").record(time.monotonic(), 0.1, Result.OK)
-        return b"".join([piece async for piece in metrics.render("QA", supervisor, book, router)]).decode()
+        return b"".join([piece async for piece in metrics.render("QA", supervisor, book, router, CpuShares())]).decode()
     finally:
         await supervisor.close()
         await router.close()
@@ -97,9 +98,12 @@ async def exposed(settings: Settings) -> dict[str, Labels]:
     done = await asyncio.to_thread(
         subprocess.run, command, capture_output=True, text=True, timeout=150, check=True, cwd=ROOT
     )
-    # The SDK logs to stdout as well.
-    sdk_page = "".join(f"{line}\n" for line in done.stdout.splitlines() if line.startswith(("temporal_", "# ")))
-    pages = {"hotswap-api": api_page(), "hotswap-node": await node_page(), "hotswap-worker": sdk_page, "temporal": ""}
+    pages = {
+        "hotswap-api": api_page(),
+        "hotswap-node": await node_page(),
+        "hotswap-worker": done.stdout,
+        "temporal": "",
+    }
     return {job: {"up": set(), **labels_on(page)} for job, page in pages.items()}
 
 
@@ -108,7 +112,9 @@ def test_every_metric_and_label_asked_for_is_served(exposed: dict[str, Labels]) 
         plain = re.sub(r'"[^"]*"', '""', expression)
         named = {match["name"] for match in SELECTOR.finditer(expression)}
         assert named, f"{where}: every metric is asked for with its job"
-        bare = set(re.findall(r"\b(?:temporal|hotswap|plugins?|http)_[a-z_]+\b(?!\s*\{)", plain)) - {"plugin_name"}
+        bare = set(
+            re.findall(r"\b(?:temporal|hotswap|plugins?|http|deployments?|rollback|sandbox)_[a-z_]+\b(?!\s*\{)", plain)
+        ) - {"plugin_name"}
         assert not bare, f"{where}: {bare} without a job"
         known = set(BY_PROMETHEUS)
         for match in SELECTOR.finditer(expression):

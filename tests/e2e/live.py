@@ -23,6 +23,7 @@ from hotswap.domain.registry import AuditEntry, NodeRecord, Page
 from hotswap.domain.routes import RouteRecord
 from hotswap.embedded.stack import EmbeddedStack
 from hotswap.runtime.build import build_plugin, init_plugin
+from tests.stack.otlp import OtlpReceiver
 
 ENVIRONMENT = "Development"
 CALLS = [Payload("greet", {"name": "Ada"})]
@@ -31,9 +32,13 @@ CALLS = [Payload("greet", {"name": "Ada"})]
 class Live:
     """The running stack with clients of its api, its database and its nodes."""
 
-    def __init__(self, stack: EmbeddedStack, scratch: Path, settings: Settings) -> None:
+    def __init__(
+        self, stack: EmbeddedStack, scratch: Path, settings: Settings, spans: OtlpReceiver | None = None
+    ) -> None:
         self.stack = stack
         self.settings = settings
+        self.spans = spans
+        """What api, worker and nodes export, where somebody listens."""
         self.database = Database(settings.postgres)
         self.figures = NodeFiguresSource(stack.environment["HOTSWAP_NODE__ADMIN_TOKEN"])
         self.api = ApiClient(connection_of(stack.info, "admin"))

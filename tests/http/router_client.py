@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
 
+from hotswap.node.call_spans import CallSpans
 from hotswap.node.figures import FigureBook
 from hotswap.node.limits import RouterLimits
 from hotswap.node.quotas import Meters
@@ -130,11 +131,12 @@ async def bench(
     meters: Meters | None = None,
     tenant_auth: TenantAuth | None = None,
     disabled: Set[tuple[str, str]] = frozenset(),
+    spans: CallSpans | None = None,
 ) -> AsyncIterator[Bench]:
     launcher = FakeLauncher()
     book = FigureBook()
     supervisor = make_supervisor(launcher, book=book)
-    router = Router("node-t", supervisor.routes, TOKEN, timeout, limits, meters, tenant_auth, disabled)
+    router = Router("node-t", supervisor.routes, TOKEN, timeout, limits, meters, tenant_auth, disabled, spans)
     supervisor.on_change(router.wake)
     port = await router.bind("127.0.0.1", 0)
     await router.serve()

@@ -6,9 +6,11 @@ from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from opentelemetry import trace
 from opentelemetry.trace import NonRecordingSpan, SpanContext, TraceFlags, format_trace_id, use_span
 from temporalio import workflow
 from temporalio.client import Client
+from temporalio.contrib.opentelemetry import create_tracer_provider
 from temporalio.exceptions import ApplicationError
 from temporalio.worker import UnsandboxedWorkflowRunner, Worker
 
@@ -172,8 +174,12 @@ async def test_a_start_is_readable_in_the_web_ui(
 
 
 async def test_the_requests_trace_goes_on_in_the_workflow(
-    gateway: RolloutGateway, temporal_client: Client, request_of: Callable[..., DeploymentRequest]
+    gateway: RolloutGateway,
+    temporal_client: Client,
+    request_of: Callable[..., DeploymentRequest],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr(trace, "_TRACER_PROVIDER", create_tracer_provider(shutdown_on_exit=False))  # as an api has
     parent = SpanContext(trace_id=0xA5 << 96 | 7, span_id=7, is_remote=False, trace_flags=TraceFlags(1))
     with use_span(NonRecordingSpan(parent)):
         handle = await gateway.start(request_of())

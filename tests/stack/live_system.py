@@ -17,14 +17,19 @@ async def live(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator["Live"
     from hotswap.domain.deployment import Environment
     from hotswap.embedded.stack import EmbeddedStack
     from tests.e2e.live import Live, live_settings
+    from tests.stack.otlp import OtlpReceiver
 
     scratch = tmp_path_factory.mktemp("live")
     stack = EmbeddedStack(scratch / "stack", nodes=3, environment=Environment.DEVELOPMENT)
-    await stack.start()
-    with pytest.MonkeyPatch.context() as patch:
-        settings = live_settings(stack, patch.setenv)
-    try:
-        async with Live(stack, scratch, settings) as system:
-            yield system
-    finally:
-        await stack.stop()
+    with OtlpReceiver() as spans:
+        with pytest.MonkeyPatch.context() as patch:
+            for name, value in spans.environment().items():
+                patch.setenv(name, value)
+            await stack.start()
+        with pytest.MonkeyPatch.context() as patch:
+            settings = live_settings(stack, patch.setenv)
+        try:
+            async with Live(stack, scratch, settings, spans) as system:
+                yield system
+        finally:
+            await stack.stop()

@@ -15,10 +15,11 @@ from hotswap.node.exposition import Limits, labels
 from hotswap.node.figures import FigureBook, Result
 from hotswap.node.hosts import Tally
 from hotswap.node.router import Router
+from hotswap.node.usage import CpuShares
 
 
 async def page(book: FigureBook, supervisor: Any, router: Any) -> str:
-    return b"".join([piece async for piece in metrics.render("QA", supervisor, book, router)]).decode()
+    return b"".join([piece async for piece in metrics.render("QA", supervisor, book, router, CpuShares())]).decode()
 
 
 async def test_every_number_is_where_prometheus_finds_it() -> None:
@@ -82,7 +83,7 @@ async def test_two_thousand_groups_are_written_in_steps_of_a_few() -> None:
     def report() -> Any:
         nonlocal reports
         reports += 1
-        return [SimpleNamespace(state="Ready", plugin=f"p{reports}", version="1", memory_bytes=1, crashes=0)]
+        return [SimpleNamespace(state="Ready", plugin=f"p{reports}", version="1", memory_bytes=1, crashes=0, pid=None)]
 
     supervisor = SimpleNamespace(
         each_host=lambda: iter([SimpleNamespace(reports=report)] * 2000), routes={}, tally=Tally()

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from hotswap.log_fields import bound_log_fields, log_fields
 from hotswap.runtime import output
 from hotswap.runtime.masking import SecretMask
 from hotswap.runtime.output import MAX_LINE_CHARS, PluginOutput
@@ -18,7 +19,8 @@ from hotswap_plugin.context import Context
 from hotswap_plugin.logs import line_of
 
 TRACE = "0af7651916cd43dd8448eb211c80319c"
-CALL = Context("acme", "made", "1.0.0", 0.0, f"00-{TRACE}-b7ad6b7169203331-01".encode())
+SPAN = "b7ad6b7169203331"
+CALL = Context("acme", "made", "1.0.0", 0.0, f"00-{TRACE}-{SPAN}-01".encode())
 
 
 @dataclass
@@ -55,8 +57,8 @@ def record(message: str, level: int = logging.ERROR, **more: object) -> logging.
 async def test_a_record_keeps_its_level_tenant_and_trace(pipe: Pipe) -> None:
     line = line_of(record("no money\nat all"), CALL).encode()
     (logged,) = pipe.write(line[:30], line[30:] + b"\n")
-    facts = {name: logged.__dict__.get(name) for name in ("plugin", "version", "tenant", "trace_id")}
-    assert facts == {"plugin": "made", "version": "1.0.0", "tenant": "acme", "trace_id": TRACE}
+    facts = {name: logged.__dict__.get(name) for name in ("plugin", "version", "tenant", "trace_id", "span_id")}
+    assert facts == {"plugin": "made", "version": "1.0.0", "tenant": "acme", "trace_id": TRACE, "span_id": SPAN}
     assert (logged.levelname, logged.getMessage()) == ("ERROR", "billing: no money\nat all")
 
 
@@ -109,4 +111,19 @@ def test_a_record_is_one_line_below_what_a_pipe_takes_whole(message: str, error:
     assert "\n" not in line
     taken = output._record(line.encode("utf-8", "replace"))
     assert taken is not None
-    assert taken[1:] == (logging.ERROR, {"tenant": "acme", "trace_id": TRACE})
+    assert taken[1:] == (logging.ERROR, {"tenant": "acme", "trace_id": TRACE, "span_id": SPAN})
+
+
+async def test_what_a_plugin_writes_bears_nothing_of_the_order_that_loaded_it() -> None:
+    reader, writer = os.pipe2(os.O_NONBLOCK)
+    heard: asyncio.Future[dict[str, str]] = asyncio.get_running_loop().create_future()
+
+    def told(line: str) -> None:
+        heard.set_result(dict(bound_log_fields()))
+
+    with log_fields(deployment="dep_1"):
+        made = PluginOutput(reader, "made", "1.0.0", asyncio.get_running_loop(), told=told)
+        os.write(writer, b"hello\n")
+        assert await asyncio.wait_for(heard, 60) == {}
+    os.close(writer)
+    made.close()

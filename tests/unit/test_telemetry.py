@@ -1,19 +1,23 @@
 """Every record is one JSON line that says which trace, plugin, version, tenant... it is about."""
 
-import http.server
 import io
 import json
 import logging
-import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import pytest
 from opentelemetry import trace
+from opentelemetry.context import Context
+from opentelemetry.sdk.trace import ReadableSpan
+from opentelemetry.sdk.trace.export import SpanExportResult
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.util._once import Once
 
 from hotswap.config import TelemetrySettings
-from hotswap.telemetry import MAX_TEXT, configure_logging, configure_tracing, log_fields
+from hotswap.log_fields import log_fields
+from hotswap.telemetry import MAX_TEXT, ExportOutages, JsonFormatter, configure_logging, configure_tracing
+from tests.stack.otlp import OtlpReceiver
 
 
 @pytest.fixture
@@ -96,40 +100,61 @@ def test_a_record_inside_a_span_names_the_trace(lines: Any) -> None:
 
 
 @pytest.mark.usefixtures("fresh_global_tracer")
-def test_sampling_follows_the_rate_and_the_parent() -> None:
-    provider = configure_tracing(TelemetrySettings(sampling_rate=0.0), "worker")
-    tracer = provider.get_tracer("test")
-    with tracer.start_as_current_span("root") as root:
-        assert not root.get_span_context().trace_flags.sampled
-    remote = trace.SpanContext(1, 2, is_remote=True, trace_flags=trace.TraceFlags(trace.TraceFlags.SAMPLED))
-    parent = trace.set_span_in_context(trace.NonRecordingSpan(remote))
-    with tracer.start_as_current_span("child", context=parent) as child:
-        assert child.get_span_context().trace_flags.sampled
-    provider.shutdown()
+def test_a_plugins_own_trace_is_not_lost_to_ours(lines: Any) -> None:
+    tracing = configure_tracing(TelemetrySettings(), "node")
+    with trace.get_tracer("test").start_as_current_span("plugin.load"):
+        logging.getLogger("hotswap.plugin").info("said", extra={"trace_id": "a" * 32, "span_id": "b" * 16})
+    assert (lines()[0]["trace_id"], lines()[0]["span_id"]) == ("a" * 32, "b" * 16)
+    tracing.shutdown()
+
+
+def test_fields_of_the_whole_process_give_way_to_those_of_a_record() -> None:
+    formatter = JsonFormatter("node", {"node": "node-1", "environment": "QA"})
+    record = logging.LogRecord("x", logging.INFO, "", 0, "said", (), None)
+    record.environment = "Staging"
+    line = json.loads(formatter.format(record))
+    assert (line["node"], line["environment"], line["span_id"]) == ("node-1", "Staging", "")
 
 
 @pytest.mark.usefixtures("fresh_global_tracer")
-def test_spans_reach_the_collector_that_is_named() -> None:
-    seen: list[tuple[str, int]] = []
-
-    class Collector(http.server.BaseHTTPRequestHandler):
-        def do_POST(self) -> None:
-            seen.append((self.path, len(self.rfile.read(int(self.headers["Content-Length"])))))
-            self.send_response(200)
-            self.send_header("Content-Length", "0")
-            self.end_headers()
-
-        def log_message(self, *_: object) -> None:
+def test_sampling_follows_the_rate_and_the_parent() -> None:
+    with OtlpReceiver() as receiver:
+        settings = TelemetrySettings(otlp_endpoint=f"{receiver.endpoint}/", sampling_rate=0.0)
+        tracing = configure_tracing(settings, "worker")
+        tracer = tracing.provider.get_tracer("test")
+        with tracer.start_as_current_span("root") as root:
+            assert not root.get_span_context().trace_flags.sampled
+        with tracer.start_as_current_span("child", context=sampled_parent()):
             pass
+        tracing.shutdown()
+        assert [(span.name, span.service) for span in receiver.spans()] == [("child", "hotswap-worker")]
+        assert receiver.faults == []
 
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Collector) as server:
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        settings = TelemetrySettings(otlp_endpoint=f"http://127.0.0.1:{server.server_port}/")
-        provider = configure_tracing(settings, "api")
-        with provider.get_tracer("test").start_as_current_span("plugin.upload"):
-            pass
-        provider.shutdown()
-        server.shutdown()
-        thread.join()
-    assert [path for path, size in seen if size > 0] == ["/v1/traces"]
+
+@pytest.mark.usefixtures("fresh_global_tracer")
+def test_without_an_endpoint_nothing_is_recorded_and_traces_still_have_ids() -> None:
+    tracing = configure_tracing(TelemetrySettings(), "api")
+    assert not tracing.exported
+    with tracing.provider.get_tracer("test").start_as_current_span("child", context=sampled_parent()) as child:
+        assert not child.is_recording()
+        assert child.get_span_context().trace_id == 1
+    tracing.shutdown()
+
+
+def test_a_collector_that_is_away_is_told_once_and_so_is_its_return(lines: Any) -> None:
+    away, there = SpanExportResult.FAILURE, SpanExportResult.SUCCESS
+    results = [there, away, away, away, there, there]
+
+    class Collector(InMemorySpanExporter):
+        def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
+            return results.pop(0)
+
+    exporter = ExportOutages(Collector(), "http://collector:4318")
+    assert [exporter.export(()) for _ in range(6)] == [there, away, away, away, there, there]
+    assert [line["level"] for line in lines()] == ["WARNING", "INFO"]
+    assert "http://collector:4318" in lines()[0]["message"]
+
+
+def sampled_parent() -> Context:
+    remote = trace.SpanContext(1, 2, is_remote=True, trace_flags=trace.TraceFlags(trace.TraceFlags.SAMPLED))
+    return trace.set_span_in_context(trace.NonRecordingSpan(remote))

@@ -11,7 +11,7 @@ from typing import Any
 
 from temporalio.client import Client, WorkflowHandle
 from temporalio.service import RPCError, RPCStatusCode
-from temporalio.worker import Worker
+from temporalio.worker import Interceptor, Worker
 
 from activities.analysis import AnalysisActivities
 from activities.artifacts import ArtifactActivities
@@ -186,6 +186,10 @@ class World:
     client: Client
     scratch: Path
     node_count: int = 2
+    interceptors: Sequence[Interceptor] = ()
+    """Of every worker, besides those that production has always."""
+    cached_runs: int = 1000
+    """0: each workflow task replays its run from the beginning."""
     name: str = field(default_factory=lambda: f"p{uuid.uuid4().hex[:10]}")
 
     def __post_init__(self) -> None:
@@ -289,7 +293,8 @@ class World:
                 *aftercare.control_activities(self),
             ],
             workflow_runner=WORKFLOW_RUNNER,
-            interceptors=[SignalGuard()],
+            interceptors=[SignalGuard(), *self.interceptors],
+            max_cached_workflows=self.cached_runs,
             sticky_queue_schedule_to_start_timeout=timedelta(seconds=1),
         )
 
@@ -306,6 +311,7 @@ class World:
                 activities.retire_versions,
                 *aftercare.node_activities(self, node),
             ],
+            interceptors=self.interceptors,
         )
 
     def request(

@@ -1,6 +1,7 @@
 """The stores of MemoryRecords: what hotswap.adapters.postgres does with SQL, done with dictionaries."""
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Protocol, TypeVar
 
@@ -165,6 +166,11 @@ class MemoryDeploymentStore(_Store):
             and row.progress.status not in TERMINAL
         ]
         return sorted(found, key=lambda row: (row.progress.requested_at, row.progress.deployment_id))
+
+    async def standing(self) -> Mapping[tuple[str, str], int]:
+        rows = (await self._transaction.reading()).deployments.values()
+        open_ones = [row.progress for row in rows if row.progress.status not in TERMINAL]
+        return Counter((str(one.environment), str(one.status)) for one in open_ones)
 
     async def hand_over(self, deployment_id: str, workflow_id: str, run_id: str) -> None:
         rules.check_storable({"deploymentId": deployment_id})

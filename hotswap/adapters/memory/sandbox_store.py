@@ -1,7 +1,7 @@
 """Sandbox sessions in memory: the twin of hotswap.adapters.postgres.sandbox."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from hotswap.adapters import record_rules, sandbox_rules
 from hotswap.adapters.memory.record_state import RecordState
@@ -66,6 +66,10 @@ class MemorySandboxStore(_Store):
             and where.status in (None, one.status)
         ]
         return _slice(sorted(found, key=_age, reverse=True), page)
+
+    async def live(self) -> Mapping[str, int]:
+        sessions = (await self._transaction.reading()).sandboxes.values()
+        return Counter(str(one.environment) for one in sessions if one.ended_at is None)
 
     async def close(self, sandbox_id: str, status: SessionStatus, reason: str) -> bool:
         record_rules.check_storable({"sandboxId": sandbox_id, "reason": reason})

@@ -1,9 +1,9 @@
 """Deployments as the record knows them (projection and events) and the approvals given to them, on PostgreSQL."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import Row, select, update
+from sqlalchemy import Row, func, select, update
 from sqlalchemy.dialects.postgresql import insert
 
 from hotswap.adapters import record_rules as rules
@@ -93,6 +93,14 @@ class PostgresDeploymentStore:
             .order_by(plugin_deployments.c.created_at, plugin_deployments.c.deployment_id)
         )
         return [_deployment(row) for row in rows]
+
+    async def standing(self) -> Mapping[tuple[str, str], int]:
+        rows = await self._session.all(
+            select(plugin_deployments.c.environment, plugin_deployments.c.status, func.count().label("standing"))
+            .where(plugin_deployments.c.status.in_(sorted(set(DeploymentStatus) - TERMINAL)))  # by the index
+            .group_by(plugin_deployments.c.environment, plugin_deployments.c.status)
+        )
+        return {(row.environment, row.status): row.standing for row in rows}
 
     async def hand_over(self, deployment_id: str, workflow_id: str, run_id: str) -> None:
         rules.check_storable({"deploymentId": deployment_id})

@@ -3,7 +3,7 @@
 A session's environment row is locked while one is opened: the places of an environment are then counted exactly.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from sqlalchemy import ColumnElement, Row, Select, case, delete, func, select, update
@@ -112,6 +112,12 @@ class PostgresSandboxStore:
                 query = query.where(column == wanted)
         rows, total = await self._session.page(query, page)
         return [_session(row) for row in rows], total
+
+    async def live(self) -> Mapping[str, int]:
+        rows = await self._session.all(
+            select(_S.environment, func.count().label("live")).where(_S.ended_at.is_(None)).group_by(_S.environment)
+        )
+        return {row.environment: row.live for row in rows}
 
     async def close(self, sandbox_id: str, status: SessionStatus, reason: str) -> bool:
         record_rules.check_storable({"sandboxId": sandbox_id, "reason": reason})
