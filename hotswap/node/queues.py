@@ -9,9 +9,9 @@ from time import monotonic
 
 from hotswap.node.backlog import FIRST_WINDOW, Backlog
 from hotswap.node.exchange import Exchange
-from hotswap.node.hosts import SupervisedHost
 from hotswap.node.routes import Route
-from hotswap.ports.hosts import HostHandle
+from hotswap.node.serving import ServedVersion
+from hotswap.ports.hosts import CallTaker
 
 POLL_SECONDS = 0.001
 """Between looks at processes that begin calls without ending any, while requests wait for them."""
@@ -24,7 +24,7 @@ class Queues:
         self,
         limit: int,
         in_flight_per_host: int,
-        submit: Callable[[Exchange, SupervisedHost], None],
+        submit: Callable[[Exchange, ServedVersion], None],
         turn_away: Callable[[Exchange], None],
     ) -> None:
         """`submit(exchange, host)`: its turn at this version has come. `turn_away`: there is no room for it."""
@@ -34,7 +34,7 @@ class Queues:
         self._submit = submit
         self._turn_away = turn_away
         self._loop = asyncio.get_running_loop()
-        self._backlogs: dict[SupervisedHost, Backlog] = {}
+        self._backlogs: dict[ServedVersion, Backlog] = {}
         """Versions that were too busy at least once: what was learned of them stays while they are routed."""
         self._pumping = False
         self._poller: asyncio.TimerHandle | None = None
@@ -44,18 +44,18 @@ class Queues:
         """Whether any version was too busy so far. While none was, calls under way tell enough."""
         return bool(self._backlogs)
 
-    def is_behind(self, host: SupervisedHost, handle: HostHandle) -> bool:
+    def is_behind(self, host: ServedVersion, handle: CallTaker) -> bool:
         """Whether the process has enough before it, or others wait for its version already."""
         backlog = self._backlogs.get(host)
         if backlog is None:
             return self._is_full(handle, FIRST_WINDOW)
         return backlog.size > 0 or self._is_full(handle, backlog.window // (host.processes or 1) or 1)
 
-    def _is_full(self, handle: HostHandle, window: int) -> bool:
+    def _is_full(self, handle: CallTaker, window: int) -> bool:
         """`window` is that of one process."""
         return handle.unbegun() >= window or handle.in_flight >= self._in_flight_per_host
 
-    def add(self, exchange: Exchange, host: SupervisedHost) -> None:
+    def add(self, exchange: Exchange, host: ServedVersion) -> None:
         """Let it wait for its turn; whoever is too much is told at once."""
         backlog = self._backlogs.get(host)
         if backlog is None:
@@ -77,14 +77,14 @@ class Queues:
         exchange.backlog.leave(exchange, monotonic())
         self.size -= 1
 
-    def ended(self, host: SupervisedHost) -> None:
+    def ended(self, host: ServedVersion) -> None:
         """A call has ended while requests wait: perhaps for this version."""
         backlog = self._backlogs.get(host)
         if backlog is not None and backlog.size:
             backlog.ended(monotonic())
             self._pump(host, backlog)
 
-    def _pump(self, host: SupervisedHost, backlog: Backlog) -> None:
+    def _pump(self, host: ServedVersion, backlog: Backlog) -> None:
         """Hand over who waits for the version, as far as its process has begun what it has."""
         if self._pumping:
             return

@@ -21,12 +21,12 @@ from hotswap.node.call_spans import CallSpans
 from hotswap.node.connection import Connection
 from hotswap.node.exchange import Exchange
 from hotswap.node.figures import Result
-from hotswap.node.hosts import SupervisedHost
 from hotswap.node.limits import RouterLimits
 from hotswap.node.queues import Queues
 from hotswap.node.quotas import UNLIMITED, Meters
 from hotswap.node.refusals import Refusal
 from hotswap.node.routes import Route
+from hotswap.node.serving import ServedVersion
 from hotswap.node.tenant_auth import FORBIDDEN, TenantAuth
 from hotswap.ports.hosts import Reply
 from hotswap.routing.decide import choose_version
@@ -97,13 +97,15 @@ class Router:
 
     # -- life ----------------------------------------------------------------------------------------------------
 
-    async def bind(self, host: str, port: int) -> int:
+    async def bind(self, host: str, port: int, *, shared: bool = False) -> int:
         """Take the address; returns the port (chosen when `port` is 0). Raises OSError when the address is taken.
+
+        `shared`: with others of this user that do so too; the kernel spreads connections over all that listen.
 
         Nobody is listened to yet: a connection is refused, so that a balancer asks another node until `serve`.
         """
         self._server = await self._loop.create_server(
-            lambda: Connection(self), host, port, backlog=1024, start_serving=False
+            lambda: Connection(self), host, port, backlog=1024, start_serving=False, reuse_port=shared or None
         )
         chosen: int = self._server.sockets[0].getsockname()[1]
         return chosen
@@ -252,7 +254,7 @@ class Router:
 
     # -- a request's way -----------------------------------------------------------------------------------------
 
-    def _submit(self, exchange: Exchange, turn_at: SupervisedHost | None = None, *, late: bool = True) -> None:
+    def _submit(self, exchange: Exchange, turn_at: ServedVersion | None = None, *, late: bool = True) -> None:
         """Decide and hand over. `turn_at`: it has waited in that version's queue and its turn has come.
 
         `late`: some of its time may have gone.

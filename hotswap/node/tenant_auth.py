@@ -13,6 +13,7 @@ import re
 import time
 from collections.abc import Callable, Collection, Sequence
 from datetime import timedelta
+from typing import Protocol
 
 from hotswap.domain.accounts import KeyPurpose, PublicKey
 from hotswap.domain.deployment import Environment
@@ -128,10 +129,19 @@ class TenantAuth:
         return Grant(claims.sub, frozenset(claims.plugins), claims.exp + self._leeway.total_seconds())
 
 
+class Verifier(Protocol):
+    """Who judges tokens by keys: a TenantAuth, or all those of router processes."""
+
+    @property
+    def unknown_key(self) -> asyncio.Event: ...
+
+    def learn(self, keys: Sequence[PublicKey], revoked: Collection[str]) -> None: ...
+
+
 class TenantKeys:
     """Keeps a TenantAuth true to PostgreSQL."""
 
-    def __init__(self, auth: TenantAuth, unit_of_work: UnitOfWorkFactory, every: timedelta) -> None:
+    def __init__(self, auth: Verifier, unit_of_work: UnitOfWorkFactory, every: timedelta) -> None:
         self._auth = auth
         self._unit_of_work = unit_of_work
         self._every = every.total_seconds()

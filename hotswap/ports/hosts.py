@@ -171,7 +171,7 @@ class LinedHost(HostHandle, Protocol):
         ...
 
     def distrust(self, what: str) -> None:
-        """It broke the protocol on a line: kill it, for that reason."""
+        """It broke the protocol on a line (`what`), or has hung up there (""): kill it. Nothing when it has ended."""
         ...
 
 

@@ -114,6 +114,10 @@ class HostChannel(asyncio.Protocol):
                 await self._in_flight.drained()
         return not self._in_flight.calls
 
+    async def drained(self) -> None:
+        """Until nothing is in flight."""
+        await self._in_flight.drained()
+
     # What who owns it knows
 
     def _end_reason(self) -> str:

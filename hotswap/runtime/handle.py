@@ -180,8 +180,12 @@ class ZygoteHost(HostChannel):
         )
 
     def distrust(self, what: str) -> None:
-        if not self._ended.is_set():
+        if self._ended.is_set():
+            return
+        if what:
             self._distrust(what)
+        else:
+            self._order_kill(self._pid)
 
     # What the launcher tells
 
