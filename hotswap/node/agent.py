@@ -12,7 +12,6 @@ from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 from datetime import UTC, datetime, timedelta
 from functools import partial
-from time import monotonic
 
 from temporalio.client import Client
 from temporalio.worker import Worker
@@ -32,13 +31,11 @@ from hotswap.node.call_spans import CallSpans
 from hotswap.node.cores import Cores
 from hotswap.node.eviction import EvictionPolicy, Evictor
 from hotswap.node.figures import FigureBook
+from hotswap.node.front import front_of
 from hotswap.node.health_log import HealthLog
-from hotswap.node.limits import RouterLimits
-from hotswap.node.quotas import Meters
 from hotswap.node.reconcile import Outage, Reconciler
-from hotswap.node.router import Router
 from hotswap.node.supervisor import NodeSupervisor
-from hotswap.node.tenant_auth import TenantAuth, TenantKeys
+from hotswap.node.tenant_auth import TenantKeys
 from hotswap.node.tenant_watch import TenantWatch
 from hotswap.ports.artifacts import ArtifactStore
 from hotswap.ports.hosts import HostLauncher, SchemaCheck
@@ -110,9 +107,10 @@ class NodeAgent:
         self._launcher = launcher
         self._unit_of_work = unit_of_work
         self._connect = connect
-        self._tenants = tenants
         self._tenant_changes = tenant_changes
         self._book = FigureBook()
+        self._front = front_of(settings, launcher, self._book, tenants)
+        self.router = self._front.router
         bundles = BundleCache(
             store,
             node.data_dir / "bundles",
@@ -123,35 +121,21 @@ class NodeAgent:
             check_signature=partial(guard_of(settings.signatures, unit_of_work).check, environment=node.environment),
         )
         self.supervisor = NodeSupervisor(
-            node.id, launcher, bundles, self._book, node.probe, check_schema, standby=node.standby
+            node.id,
+            self._front.launcher,
+            bundles,
+            self._book,
+            node.probe,
+            check_schema,
+            standby=node.standby,
+            routes=self._front.routes,
+            spread=self._front.spread,
         )
         self._evictor = Evictor(
             self.supervisor,
             EvictionPolicy(idle_after=node.idle_after, budget_bytes=node.memory_budget_mb * MIB),
         )
-        platform_token = node.tenant_token.get_secret_value() if node.tenant_token is not None else ""
-        auth = settings.auth
-        self._tenant_auth = TenantAuth(node.environment, platform_token, auth.issuer, auth.clock_skew)
-        self._meters = Meters(node.quota.quota(), monotonic)
-        self.router = Router(
-            node.id,
-            self.supervisor.routes,
-            platform_token,
-            node.invoke_timeout,
-            RouterLimits(
-                body_bytes=node.max_request_bytes,
-                reply_bytes=node.max_reply_bytes,
-                connections=node.max_connections,
-                connections_per_address=node.max_connections_per_address,
-                queued=node.max_queued,
-                in_flight_per_host=node.max_in_flight_per_host,
-            ),
-            self._meters,
-            tenant_auth=self._tenant_auth,
-            disabled=tenants.disabled if tenants is not None else frozenset(),
-            spans=_call_spans(tracing, node),
-        )
-        self.supervisor.on_change(self.router.wake)
+        self.supervisor.on_change(self._front.changed)
         self._waiting_for = "its parts to start"
         self._polling = asyncio.Event()
         self._temporal = Outage(f"Temporal at {settings.temporal.address}")
@@ -162,6 +146,7 @@ class NodeAgent:
             self._book,
             self.router,
             lambda: self._waiting_for,
+            self._front.refresh,
         )
 
     async def run(self, stop: asyncio.Event, announce: Callable[[], None]) -> None:
@@ -174,14 +159,14 @@ class NodeAgent:
                 record,
                 self._settings.node.reconcile,
                 self._settings.node.beat,
-                self._meters.set_overrides,
-                self._tenants,
+                self._front.set_quotas,
+                self._front.tenants,
                 HealthLog(self.supervisor, self._unit_of_work, self._settings.node.environment),
             )
             self._waiting_for = "PostgreSQL, to restore its routes"
             if not await _unless(stop, reconciler.restore()):
                 return
-            tenant_keys = TenantKeys(self._tenant_auth, self._unit_of_work, self._settings.node.reconcile)
+            tenant_keys = TenantKeys(self._front.verifier, self._unit_of_work, self._settings.node.reconcile)
             await tenant_keys.look()
             following = {asyncio.create_task(tenant_keys.run(), name="tenants' keys")}
             if self._tenant_changes is not None:

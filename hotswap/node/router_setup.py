@@ -9,6 +9,7 @@ from dataclasses import replace
 from datetime import timedelta
 from typing import Literal
 
+from hotswap.config import MAX_ROUTERS
 from hotswap.domain.base import Model
 from hotswap.domain.deployment import Environment
 from hotswap.domain.quota import Quota
@@ -32,7 +33,7 @@ class RouterSetup(Model):
 
 def router_count(setting: int) -> int:
     """Router processes that HOTSWAP_NODE__ROUTERS asks for; 0 = one for each core that this process may use."""
-    return setting or len(os.sched_getaffinity(0))
+    return setting or min(len(os.sched_getaffinity(0)), MAX_ROUTERS)
 
 
 def share(limits: RouterLimits, routers: int) -> RouterLimits:
