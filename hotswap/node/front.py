@@ -4,13 +4,14 @@ Neighbours: hotswap.node.agent asks for one front and treats both kinds alike; h
 hotswap.node.router_pool the latter.
 """
 
+import os
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
 from time import monotonic
 from typing import Protocol, cast
 
-from hotswap.config import Settings
+from hotswap.config import MAX_ROUTERS, Settings
 from hotswap.domain.quota import QuotaOverride
 from hotswap.node.figures import FigureBook
 from hotswap.node.limits import RouterLimits
@@ -19,7 +20,7 @@ from hotswap.node.pooled_hosts import PooledLauncher
 from hotswap.node.quotas import Key, Meters
 from hotswap.node.router import Router
 from hotswap.node.router_pool import RouterPool
-from hotswap.node.router_setup import RouterSetup, router_count
+from hotswap.node.router_setup import RouterSetup
 from hotswap.node.routes import Route
 from hotswap.node.tenant_auth import TenantAuth, Verifier
 from hotswap.ports.hosts import HostLauncher
@@ -72,9 +73,9 @@ def front_of(settings: Settings, launcher: HostLauncher, book: FigureBook, tenan
         queued=node.max_queued,
         in_flight_per_host=node.max_in_flight_per_host,
     )
-    routers = router_count(node.routers)
     if node.routers == 1:
         return _within(settings, launcher, tenants, limits)
+    routers = node.routers or min(len(os.sched_getaffinity(0)), MAX_ROUTERS)
     return _of_processes(settings, launcher, book, tenants, limits, routers)
 
 

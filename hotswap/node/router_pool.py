@@ -149,6 +149,11 @@ class RouterPool:
             self._quotas.close()
 
     @property
+    def processes(self) -> list[RouterProcess]:
+        """Those that there are, started a moment ago or serving."""
+        return [process for process in self._processes.values() if not process.gone]
+
+    @property
     def live(self) -> list[RouterProcess]:
         """Those that serve."""
         return [process for process in self._processes.values() if process.live]

@@ -1,15 +1,13 @@
-"""What a router process is told when it begins, and how many there are. Data; the limits' arithmetic is pure.
+"""What a router process is told when it begins. Data; the limits' arithmetic is pure.
 
 Neighbours: hotswap.node.agent fills it in, hotswap.node.router_pool sends it, hotswap.node.router_worker builds a Router.
 """
 
 import math
-import os
 from dataclasses import replace
 from datetime import timedelta
 from typing import Literal
 
-from hotswap.config import MAX_ROUTERS
 from hotswap.domain.base import Model
 from hotswap.domain.deployment import Environment
 from hotswap.domain.quota import Quota
@@ -29,11 +27,6 @@ class RouterSetup(Model):
     """Of the whole node; `share` says what one of its routers enforces."""
     quota: Quota
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
-
-
-def router_count(setting: int) -> int:
-    """Router processes that HOTSWAP_NODE__ROUTERS asks for; 0 = one for each core that this process may use."""
-    return setting or min(len(os.sched_getaffinity(0)), MAX_ROUTERS)
 
 
 def share(limits: RouterLimits, routers: int) -> RouterLimits:

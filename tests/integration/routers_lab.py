@@ -2,14 +2,15 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Sequence
+import logging
+import re
+from collections import Counter
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
-
-import httpx
 
 from hotswap.adapters.memory.artifacts import MemoryArtifactStore
 from hotswap.config import SandboxSettings
@@ -27,7 +28,7 @@ from hotswap.node.routes import Route
 from hotswap.node.supervisor import NodeSupervisor
 from hotswap.ports.tenant_settings import TenantSettings
 from hotswap.runtime.launcher import ZygoteLauncher
-from tests.http.router_client import Wire, request
+from tests.http.router_client import Response, Wire, request
 from tests.integration.node_bench import TENANT_TOKEN, make_version
 
 MIB = 1024 * 1024
@@ -44,11 +45,22 @@ EXTRA = """
         told = context.secrets if parameters.get("secret") else context.config
         return {"told": dict(told), "pid": os.getpid()}
 
+    async def hold(self, parameters, context):
+        await GATE.wait()
+        return {}
+
+    async def free(self, parameters, context):
+        GATE.set()
+        return {}
+
     async def leak(self, parameters, context):
         print("the secret is", context.secrets["key"], flush=True)
         raise ValueError("could not use " + context.secrets["key"])
+
+
+GATE = asyncio.Event()
 """
-METHODS = ("echo", "slow", "boom", "die", "count", "tell", "leak")
+METHODS = ("echo", "boom", "die", "count", "tell", "hold", "free", "leak")
 
 
 class FakeTenants:
@@ -82,6 +94,7 @@ class Site:
     store: MemoryArtifactStore
     folder: Path
     port: int
+    setup: RouterSetup
     versions: dict[str, ArtifactRef] = field(default_factory=dict)
 
     async def version(self, version: str, plugin: str = "invoice", **more: Any) -> ArtifactRef:
@@ -91,16 +104,6 @@ class Site:
 
     async def stage(self, made: RouteOrder) -> None:
         await self.supervisor.stage(made)
-
-    @asynccontextmanager
-    async def client(self) -> AsyncIterator[httpx.AsyncClient]:
-        async with httpx.AsyncClient(
-            base_url=f"http://127.0.0.1:{self.port}",
-            headers={"Authorization": f"Bearer {TENANT_TOKEN}"},
-            trust_env=False,
-            timeout=LONG.total_seconds(),
-        ) as made:
-            yield made
 
     async def wires(self) -> list[Wire]:
         """A connection to each router, in the order of their numbers."""
@@ -123,6 +126,33 @@ class Site:
     async def _connections(self) -> dict[int, int]:
         await self.pool.refresh()
         return {process.number: process.gauges["connections"] for process in self.pool.live}
+
+
+async def ask(wire: Wire, method: str, plugin: str = "invoice", body: bytes = b"{}", tenant: str = "acme") -> Response:
+    await wire.send(request(method, tenant, body, plugin=plugin))
+    return await wire.receive()
+
+
+class Ran(logging.Handler):
+    """Counts what plugins printed: the only thing a shut-in process can leave that outlives it."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.INFO)
+        self.times: Counter[int] = Counter()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.times.update(int(number) for number in re.findall(r"^ran (\d+)$", record.getMessage()))
+
+
+@contextlib.contextmanager
+def executions() -> Iterator[Ran]:
+    ran, plugins = Ran(), logging.getLogger("hotswap.plugin")
+    level = plugins.level
+    plugins.addHandler(ran)
+    plugins.setLevel(logging.INFO)
+    yield ran
+    plugins.setLevel(level)
+    plugins.removeHandler(ran)
 
 
 @asynccontextmanager
@@ -170,4 +200,4 @@ async def routers(
         parts.push_async_callback(pool.close)
         port = await pool.bind("127.0.0.1", 0)
         await pool.serve()
-        yield Site(supervisor, pool, book, tenants, store, folder, port)
+        yield Site(supervisor, pool, book, tenants, store, folder, port, setup)
