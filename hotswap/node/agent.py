@@ -33,7 +33,8 @@ from hotswap.node.eviction import EvictionPolicy, Evictor
 from hotswap.node.figures import FigureBook
 from hotswap.node.front import front_of
 from hotswap.node.health_log import HealthLog
-from hotswap.node.reconcile import Outage, Reconciler
+from hotswap.node.outage import Outage
+from hotswap.node.reconcile import Reconciler
 from hotswap.node.supervisor import NodeSupervisor
 from hotswap.node.tenant_auth import TenantKeys
 from hotswap.node.tenant_watch import TenantWatch

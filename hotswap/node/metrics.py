@@ -28,6 +28,16 @@ class RouterGauges(Protocol):
     """A node's router, or all of them together."""
 
     @property
+    def routers(self) -> int:
+        """Those that serve."""
+        ...
+
+    @property
+    def deaths(self) -> int:
+        """Those that ended unasked, since the node began."""
+        ...
+
+    @property
     def connections(self) -> int: ...
     @property
     def in_flight(self) -> int: ...
@@ -140,7 +150,11 @@ def _router(router: RouterGauges) -> Iterable[Family]:
     refused = Family("hotswap_router_refused", "counter", "Requests turned away, by what they were too many for.")
     for reason in ("overload", "requestsPerMinute", "concurrent", "memoryMb"):
         refused.add(router.refused[reason], labels(reason=reason))
+    deaths = Family("hotswap_router_deaths", "counter", "Router processes that ended unasked.")
+    deaths.add(router.deaths)
     return (
+        _gauge("hotswap_routers", "Routers that serve.", router.routers),
+        deaths,
         _gauge("hotswap_router_connections", "Open client connections.", router.connections),
         _gauge("hotswap_router_in_flight", "Requests being served.", router.in_flight),
         _gauge("hotswap_router_waiting", "Requests waiting for a restarting host.", router.waiting),

@@ -22,6 +22,9 @@ from hotswap.runtime.channel import HostChannel, Marks
 from hotswap.runtime.masking import SecretMask
 from hotswap.runtime.tenant_ledger import TenantLedger
 
+LAST_WORDS = 5.0
+"""Seconds after a host's end by which its line must have closed: it does at once, unless somebody else holds it open."""
+
 
 class MirroredHost(HostChannel):
     """One host process, on a line of its own. Not alive while the node wants it drained, though what it has goes on."""
@@ -45,8 +48,9 @@ class MirroredHost(HostChannel):
         self.id = host_id
         self._spec = spec
         self._report = report
-        self._reason = "the host is gone"
-        self._ended = False
+        self._verdict: tuple[str, str] | None = None
+        """Why it ended, or had to: the limit and the reason."""
+        self._lost = False
 
     def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)
@@ -57,29 +61,40 @@ class MirroredHost(HostChannel):
     def connection_lost(self, exc: Exception | None) -> None:
         """What the plugin never saw is answered at once, the rest when the node tells the reason."""
         self._alive = False
-        if not self._ended:
-            self._answer_all("the host is gone and never began this call", "DIED", only_unseen=True)
+        self._lost = True
+        self._answer_all("the host is gone and never began this call", "DIED", only_unseen=True)
+        if self._verdict is None:
             self._report(self.id, "")  # a host that only shut this line must not live on
+        else:
+            self._finish(*self._verdict)
 
     def retire(self) -> None:
         """Take no more calls."""
         self._alive = False
 
     def end(self, limit: str, reason: str) -> None:
-        """The process is no more, or nobody wants it: answer what is left. Repeats are fine."""
-        if self._ended:
-            return
-        self._ended = True
+        """The process is no more, or will soon be. What it said before may still be in the line: that is read first."""
         self._alive = False
-        self._reason = reason
+        self._verdict = (limit, reason)
+        if self._lost:
+            self._finish(limit, reason)
+        else:
+            self._loop.call_later(LAST_WORDS, self.hang_up)
+
+    def hang_up(self) -> None:
+        """Nothing more is wanted of it here. Repeats are fine."""
+        self._alive = False
+        self._verdict = self._verdict or ("DIED", "the host was closed")
+        if self._transport is not None and not self._transport.is_closing():
+            self._transport.abort()
+
+    def _finish(self, limit: str, reason: str) -> None:
         self._answer_all(reason, limit)
         self._in_flight.close()
         self._watermark.close()
-        if self._transport is not None:
-            self._transport.abort()
 
     def _end_reason(self) -> str:
-        return self._reason
+        return self._verdict[1] if self._verdict is not None else "the host is gone"
 
     def _distrust(self, what: str) -> None:
         self._alive = False

@@ -47,6 +47,9 @@ _KEEP = b"connection: keep-alive\r\n"
 class Router:
     """The listener and everything in flight. Belongs to one event loop."""
 
+    routers, deaths = 1, 0
+    """For a node's figures (hotswap.node.metrics.RouterGauges): the only one there is, which dies with its process."""
+
     def __init__(
         self,
         node_id: str,

@@ -36,8 +36,8 @@ from hotswap.ports.tenant_settings import NodeTenants
 
 log = logging.getLogger(__name__)
 
-START_PATIENCE = 30.0
-"""Seconds for a process to start and take in the whole state: 0.5 s on an idle core; this is for a machine in trouble."""
+START_PATIENCE = 120.0
+"""Seconds for a process to start and take in the whole state: 0.5 s of CPU; this is for a machine in deep trouble."""
 
 ACK_PATIENCE = 5.0
 """Seconds an order waits for one router before that router is killed: a healthy one answers in a millisecond."""
@@ -85,6 +85,8 @@ class RouterPool:
         """`routes` is the supervisor's."""
         self.lines = routers + SPARE_LINES
         """How many a host must be launched with."""
+        self.deaths = 0
+        """Routers that ended unasked."""
         self.unknown_key = asyncio.Event()
         """As TenantAuth's."""
         self._setup = setup
@@ -146,7 +148,7 @@ class RouterPool:
         if self._reserved is not None:
             self._reserved.close()
             self._reserved = None
-            self._quotas.close()
+        self._quotas.close()
 
     @property
     def processes(self) -> list[RouterProcess]:
@@ -157,6 +159,10 @@ class RouterPool:
     def live(self) -> list[RouterProcess]:
         """Those that serve."""
         return [process for process in self._processes.values() if process.live]
+
+    @property
+    def routers(self) -> int:
+        return len(self.live)
 
     @property
     def connections(self) -> int:
@@ -260,6 +266,7 @@ class RouterPool:
                         first.set_result(None)
                     await self._watch(process)
             await process.ended.wait()
+            self.deaths += not self._closing.is_set()
             self._refused_before.update(process.refused)
             process.refused = {}
             self._quotas.wipe(number)

@@ -170,7 +170,7 @@ class RouterWorker:
     async def _let_go(self, host: MirroredHost) -> None:
         await host.drained()
         self._hosts.pop(host.id, None)
-        host.end("DIED", "the host was closed")
+        host.hang_up()
         self._control.send({"kind": "released", "id": host.id})
 
     def _follow(self, message: Message) -> None:

@@ -54,8 +54,10 @@ class QuotaMemory:
         self._memory.madvise(mmap.MADV_REMOVE, router * size, size)
 
     def close(self) -> None:
-        self._memory.close()
-        os.close(self.descriptor)
+        """Repeats are fine."""
+        if not self._memory.closed:
+            self._memory.close()
+            os.close(self.descriptor)
 
 
 class QuotaTables:

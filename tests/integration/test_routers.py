@@ -345,8 +345,8 @@ async def test_routers_that_cannot_serve_say_why(site: Site) -> None:
     other = RouterPool(site.setup, 1, {}, site.book)
     try:
         await other.bind("127.0.0.1", 0)
-        (process,) = other.processes
-        process.kill()
+        await eventually(lambda: other.processes)
+        other.processes[0].kill()
         with pytest.raises(HotSwapError, match="router process 0 cannot serve: was killed by signal 9"):
             await other.serve()
     finally:
