@@ -45,6 +45,16 @@ EXTRA = """
         told = context.secrets if parameters.get("secret") else context.config
         return {"told": dict(told), "pid": os.getpid()}
 
+    async def forge(self, parameters, context):
+        for line in lines_of_routers():
+            os.write(line, b"no frame at all")
+        await GATE.wait()
+
+    async def shut(self, parameters, context):
+        for line in lines_of_routers():
+            socket.socket(fileno=os.dup(line)).shutdown(socket.SHUT_RDWR)
+        await GATE.wait()
+
     async def hold(self, parameters, context):
         await GATE.wait()
         return {}
@@ -58,9 +68,17 @@ EXTRA = """
         raise ValueError("could not use " + context.secrets["key"])
 
 
+import gc
+import socket
+
 GATE = asyncio.Event()
+
+
+def lines_of_routers():
+    lines = [each for each in gc.get_objects() if type(each).__name__ == "HostLine" and each._index]
+    return [line._channel.fileno() for line in lines if line._channel is not None]
 """
-METHODS = ("echo", "boom", "die", "count", "tell", "hold", "free", "leak")
+METHODS = ("echo", "boom", "die", "count", "tell", "hold", "free", "leak", "forge", "shut")
 
 
 class FakeTenants:

@@ -206,6 +206,18 @@ async def test_a_hosts_standby_takes_over_in_every_router_and_nobody_runs_twice(
     assert not set(await _ready(site, "spared", 2)) & set(first)
 
 
+@pytest.mark.parametrize(("method", "word"), [("forge", "BAD_REPLY: the host broke the protocol"), ("shut", "SIGKILL")])
+async def test_a_host_that_forges_or_shuts_a_routers_line_is_ended(
+    site: Site, both: list[Wire], method: str, word: str
+) -> None:
+    await site.stage(order(1, await site.version("1.0.0", method)))
+    answer = await ask(both[1], method, method)
+    assert (answer.status, answer.code) == (502, "HOST_FAILED")
+    assert word in answer.json()["error"]["message"]
+    assert [answer.status for answer in await everywhere(both, "echo", method)] == [200] * 2
+    await eventually(lambda: [host.crashes for host in site.supervisor.hosts() if host.plugin == method] == [1])
+
+
 async def _ready(site: Site, plugin: str, count: int) -> list[int]:
     def pids() -> list[int]:
         hosts = [host for host in site.supervisor.hosts() if host.plugin == plugin]
