@@ -2,8 +2,8 @@
 
 To the node it is what one Router would be (`bind`, `serve`, `drain`, `close`, the gauges); to the supervisor it is who must
 have heard of a route before an order is done (`spread`). Neighbours: hotswap.node.router_process is one process,
-hotswap.node.mirror what all of them are told, hotswap.node.pooled_hosts brings the hosts, hotswap.node.shared_quotas holds
-quotas over all. ADR 23 has the reasons.
+hotswap.node.mirror what all of them are told, pool_figures what they counted, pooled_hosts brings the hosts, shared_quotas
+holds quotas over all. ADR 23 has the reasons.
 
 What each process is told goes down one ordered channel, and a process that starts is told everything before it listens, so
 there is no moment at which one that serves knows less than an order that was acknowledged.
@@ -13,7 +13,6 @@ import asyncio
 import logging
 import os
 import socket
-from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import timedelta
 from time import monotonic
@@ -23,9 +22,10 @@ from hotswap.domain.accounts import PublicKey
 from hotswap.domain.errors import HotSwapError
 from hotswap.domain.quota import QuotaOverride
 from hotswap.node.control import Message
-from hotswap.node.figures import FigureBook, Slot
+from hotswap.node.figures import FigureBook
 from hotswap.node.hosts import SupervisedHost
 from hotswap.node.mirror import LearnSecrets, Mirror
+from hotswap.node.pool_figures import PoolFigures
 from hotswap.node.quotas import Key
 from hotswap.node.router_process import RouterProcess
 from hotswap.node.router_setup import RouterSetup
@@ -44,9 +44,6 @@ ACK_PATIENCE = 5.0
 
 HUNG_PATIENCE, LOOK_SECONDS = 10.0, 2.0
 """A router that answers nothing for the first is killed; it is asked this often."""
-
-FIGURES_PATIENCE = 1.0
-"""Seconds that somebody who asks for figures waits for a router's last ones; the platform's patience is 2 s."""
 
 RENEW_PATIENCE = 10.0
 """Seconds a starting router waits for hosts that have no line left to be replaced by fresh ones."""
@@ -70,7 +67,7 @@ class SharedProcess(Protocol):
     def inner(self) -> LinedHost: ...
 
 
-class RouterPool:
+class RouterPool(PoolFigures):
     """Belongs to the node's event loop. `routers` processes from `bind` to `close`."""
 
     def __init__(
@@ -83,19 +80,16 @@ class RouterPool:
         learn_secrets: LearnSecrets | None = None,
     ) -> None:
         """`routes` is the supervisor's."""
+        super().__init__(book)
         self.lines = routers + SPARE_LINES
         """How many a host must be launched with."""
-        self.deaths = 0
-        """Routers that ended unasked."""
         self.unknown_key = asyncio.Event()
         """As TenantAuth's."""
         self._setup = setup
         self._count = routers
         self._routes = routes
-        self._book = book
         self._mirror = Mirror(routes, lambda handle: cast(SharedProcess, handle).id, tenants, learn_secrets)
         self._quotas = QuotaMemory(routers)
-        self._processes: dict[int, RouterProcess] = {}
         self._keepers: list[asyncio.Task[None]] = []
         self._reserved: socket.socket | None = None
         self._may_serve = asyncio.Event()
@@ -107,7 +101,6 @@ class RouterPool:
         self._hosts: dict[int, SharedProcess] = {}
         self._last_host = 0
         self._host_left = asyncio.Event()
-        self._refused_before: Counter[str] = Counter()
 
     # -- as a router ---------------------------------------------------------------------------------------------
 
@@ -137,7 +130,12 @@ class RouterPool:
     async def drain(self, grace: timedelta) -> bool:
         """As Router.drain, all side by side. None that dies is started again."""
         self._closing.set()
-        done = await asyncio.gather(*(process.drain(grace) for process in self._processes.values()))
+        try:
+            async with asyncio.timeout(grace.total_seconds() + HUNG_PATIENCE):
+                done = await asyncio.gather(*(process.drain(grace) for process in self._processes.values()))
+        except TimeoutError:
+            log.warning("a router process did not say that it had drained")
+            return False
         return all(done)
 
     async def close(self) -> None:
@@ -149,51 +147,6 @@ class RouterPool:
             self._reserved.close()
             self._reserved = None
         self._quotas.close()
-
-    @property
-    def processes(self) -> list[RouterProcess]:
-        """Those that there are, started a moment ago or serving."""
-        return [process for process in self._processes.values() if not process.gone]
-
-    @property
-    def live(self) -> list[RouterProcess]:
-        """Those that serve."""
-        return [process for process in self._processes.values() if process.live]
-
-    @property
-    def routers(self) -> int:
-        return len(self.live)
-
-    @property
-    def connections(self) -> int:
-        return self._gauge("connections")
-
-    @property
-    def in_flight(self) -> int:
-        return self._gauge("in_flight")
-
-    @property
-    def waiting(self) -> int:
-        return self._gauge("waiting")
-
-    @property
-    def queued(self) -> int:
-        return self._gauge("queued")
-
-    @property
-    def metered(self) -> int:
-        return self._gauge("metered")
-
-    @property
-    def refused(self) -> Counter[str]:
-        return sum((Counter(process.refused) for process in self._processes.values()), self._refused_before.copy())
-
-    def _gauge(self, name: str) -> int:
-        return sum(process.gauges.get(name, 0) for process in self._processes.values())
-
-    async def refresh(self) -> None:
-        """Have all tell what they counted until now; one that does not answer in time is left out."""
-        await asyncio.gather(*(process.ask(FIGURES_PATIENCE, kill=False) for process in self.live))
 
     # -- what the node's parts tell ------------------------------------------------------------------------------
 
@@ -253,41 +206,58 @@ class RouterPool:
         first = self._first[number]
         backoff = 0.0
         while not self._closing.is_set():
-            process = self._processes[number] = RouterProcess(number, self._heard)
             began = monotonic()
-            self._tell_everything(process, host, port)
-            if await process.ask(START_PATIENCE) and await self._allowed(process):
-                await self._renew_worn(process)
-                process.live = True  # from here on orders wait for it; it listens once it knows what came before
-                process.tell({"kind": "serve"})
-                if await process.ask(START_PATIENCE):
-                    log.info("router process %d (pid %d) serves", number, process.pid)
-                    if not first.done():
-                        first.set_result(None)
-                    await self._watch(process)
-            await process.ended.wait()
-            self.deaths += not self._closing.is_set()
-            self._refused_before.update(process.refused)
-            process.refused = {}
-            self._quotas.wipe(number)
+            try:
+                how = await self._live_once(number, host, port)
+            except Exception as fault:
+                # Nobody awaits this task: no process to be had, or a bug below, must neither end the keeping nor spin.
+                log.exception("keeping router process %d alive failed", number)
+                how = f"could not be kept alive: {fault}"
             if self._closing.is_set():
                 break
+            self.deaths += 1
             if not first.done():
-                first.set_exception(HotSwapError(f"router process {number} cannot serve: {process.how}"))
+                first.set_exception(HotSwapError(f"router process {number} cannot serve: {how}"))
                 break
             lived = monotonic() - began
             backoff = 0.0 if lived >= STEADY_SECONDS else min(max(backoff * 2, FIRST_BACKOFF), LAST_BACKOFF)
-            log.error(
-                "router process %d (pid %d) %s; starting another in %.2f s", number, process.pid, process.how, backoff
-            )
+            log.error("router process %d %s; starting another in %.2f s", number, how, backoff)
             await _either(self._closing.wait(), asyncio.sleep(backoff))
         if not first.done():
             first.cancel()
 
+    async def _live_once(self, number: int, host: str, port: int) -> str:
+        """One process from start to end; returns how it ended, in words. Raises OSError when none can be started."""
+        process = self._processes[number] = RouterProcess(number, self._heard)
+        try:
+            self._tell_begin(process, host, port)
+            if await process.ask(START_PATIENCE):  # lines to hosts are few: none for one that does not even start
+                self._tell_everything(process)
+                if await process.ask(START_PATIENCE) and await self._allowed(process):
+                    await self._serve_with(process)
+            await process.ended.wait()
+        finally:
+            process.kill()
+            await process.ended.wait()
+            self.buried(process)
+            self._quotas.wipe(number)
+        return f"(pid {process.pid}) {process.how}"
+
     async def _allowed(self, process: RouterProcess) -> bool:
-        """Wait for `serve`; False when the process or the pool has ended before."""
+        """Wait for `serve`, and for hosts that it must have; False when the process or the pool has ended before."""
         await _either(self._may_serve.wait(), process.ended.wait(), self._closing.wait())
-        return self._may_serve.is_set() and not process.gone and not self._closing.is_set()
+        await self._renew_worn(process)
+        return not process.gone and not self._closing.is_set()
+
+    async def _serve_with(self, process: RouterProcess) -> None:
+        """From here on orders wait for it; it listens once it knows what came before."""
+        process.live = True
+        process.tell({"kind": "serve"})
+        if await process.ask(START_PATIENCE):
+            log.info("router process %d (pid %d) serves", process.number, process.pid)
+            if not self._first[process.number].done():
+                self._first[process.number].set_result(None)
+            await self._watch(process)
 
     async def _watch(self, process: RouterProcess) -> None:
         """Until it has ended, or does not answer."""
@@ -299,7 +269,7 @@ class RouterPool:
     async def _renew_worn(self, process: RouterProcess) -> None:
         """Have hosts that had no line left for this process replaced; what cannot be replaced does not hold it up for ever."""
         worn = self._mirror.used_hosts() - process.given
-        if not worn:
+        if not worn or self._closing.is_set():
             return
         log.info("%d hosts have no line left for router process %d: replacing them", len(worn), process.number)
         versions = {version for route in self._routes.values() for version in route.hosts.values()}
@@ -307,11 +277,11 @@ class RouterPool:
             cast(SupervisedHost, version).renew(lambda handle: getattr(handle, "id", 0) in worn)
         try:
             async with asyncio.timeout(RENEW_PATIENCE):
-                while not process.gone and any(
-                    host.id in worn and not host.leaving for host in list(self._hosts.values())
-                ):
+                while any(host.id in worn and not host.leaving for host in list(self._hosts.values())):
+                    if process.gone or self._closing.is_set():
+                        return
                     self._host_left.clear()
-                    await _either(self._host_left.wait(), process.ended.wait())
+                    await _either(self._host_left.wait(), process.ended.wait(), self._closing.wait())
         except TimeoutError:
             log.warning("some hosts were not replaced in time; router process %d serves without them", process.number)
 
@@ -324,9 +294,10 @@ class RouterPool:
         if message is None:
             return
         for process in self._processes.values():
-            process.tell(message)
+            if process.informed:
+                process.tell(message)
 
-    def _tell_everything(self, process: RouterProcess, host: str, port: int) -> None:
+    def _tell_begin(self, process: RouterProcess, host: str, port: int) -> None:
         begin = {
             "kind": "begin",
             "setup": self._setup.model_dump(mode="json"),
@@ -336,6 +307,10 @@ class RouterPool:
             "port": port,
         }
         process.tell(begin, [os.dup(self._quotas.descriptor)])
+
+    def _tell_everything(self, process: RouterProcess) -> None:
+        """From here on it is told every change."""
+        process.informed = True
         for message in self._mirror.everything():
             process.tell(message)
         for each in self._hosts.values():
@@ -346,7 +321,7 @@ class RouterPool:
 
     def _give(self, process: RouterProcess, host: SharedProcess) -> None:
         """A line to the host, unless none is left."""
-        if process.gone:
+        if process.gone or not process.informed:
             return
         line = host.inner.take_line()
         if line is None:
@@ -365,7 +340,10 @@ class RouterPool:
     def _heard(self, process: RouterProcess, message: Message) -> None:
         match message["kind"]:
             case "told":
-                self._absorb(message["counts"])
+                self.absorb(message["counts"])
+                for plugin, version, _ in message["counts"]:
+                    if (asked := self._version(plugin, version)) is not None:
+                        asked.asked = True
             case "wake":
                 if (host := self._version(message["plugin"], message["version"])) is not None:
                     host.wake()
@@ -379,14 +357,6 @@ class RouterPool:
                 record.log(message["level"], "router process %d: %s", process.number, message["text"])
             case unknown:
                 log.error("router process %d said %s, which nobody knows here", process.number, unknown)
-
-    def _absorb(self, counts: Sequence[Sequence[Any]]) -> None:
-        now = monotonic()
-        for plugin, version, told in counts:
-            slot = Slot(now, told["requests"], told["errors"], told["failures"], dict(told["buckets"]))
-            self._book.counter(plugin, version).absorb(now, slot, told["rejected"])
-            if (host := self._version(plugin, version)) is not None:
-                host.asked = True
 
     def _version(self, plugin: str, version: str) -> SupervisedHost | None:
         route = self._routes.get(plugin)

@@ -33,6 +33,8 @@ class RouterProcess:
         self.number = number
         self.live = False
         """It has been told to serve: an order waits for it from now on."""
+        self.informed = False
+        """It was told the whole state, and is told every change since."""
         self.given: set[int] = set()
         """Hosts, by number, to which it has a line."""
         self.busy: dict[int, int] = {}

@@ -101,6 +101,7 @@ async def test_errors_and_what_callers_did_wrong_are_counted_too(site: Site, bot
         assert f"plugin_invocations_total{line}" in page
     assert f"hotswap_router_connections {site.pool.connections}.0" in page
     assert site.pool.connections >= 2
+    assert "hotswap_routers 2.0" in page
 
 
 @pytest.mark.parametrize("name", MALFORMED)
@@ -359,7 +360,7 @@ async def test_routers_that_cannot_serve_say_why(site: Site) -> None:
         await other.bind("127.0.0.1", 0)
         await eventually(lambda: other.processes)
         other.processes[0].kill()
-        with pytest.raises(HotSwapError, match="router process 0 cannot serve: was killed by signal 9"):
+        with pytest.raises(HotSwapError, match=r"router process 0 cannot serve: \(pid \d+\) was killed by signal 9"):
             await other.serve()
     finally:
         await other.close()
