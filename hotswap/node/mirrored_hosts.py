@@ -47,6 +47,7 @@ class MirroredHost(HostChannel):
         )
         self.id = host_id
         self._spec = spec
+        self._words: memoryview | None = memoryview(memory).cast("I")[: protocol.marks_at(1 + spec.lines) // 4]
         self._report = report
         self._verdict: tuple[str, str] | None = None
         """Why it ended, or had to: the limit and the reason."""
@@ -67,6 +68,10 @@ class MirroredHost(HostChannel):
             self._report(self.id, "")  # a host that only shut this line must not live on
         else:
             self._finish(*self._verdict)
+
+    def answered(self) -> int:
+        """Calls of all routers that it has answered, modulo 2^32, as it tells itself."""
+        return 0 if self._words is None else sum(self._words[protocol.ANSWERED_AT // 4 :: protocol.LINE_BYTES // 4])
 
     def retire(self) -> None:
         """Take no more calls."""
@@ -91,6 +96,9 @@ class MirroredHost(HostChannel):
     def _finish(self, limit: str, reason: str) -> None:
         self._answer_all(reason, limit)
         self._in_flight.close()
+        words, self._words = self._words, None
+        if words is not None:
+            words.release()
         self._watermark.close()
 
     def _end_reason(self) -> str:
@@ -166,6 +174,10 @@ class MirroredVersion:
     @property
     def processes(self) -> int:
         return len(self._live)
+
+    def answered(self) -> int:
+        """Calls that its processes have answered, of all routers together."""
+        return sum(host.answered() for host in self._live)
 
     def follow(self, serving: Serving, hosts: dict[int, MirroredHost]) -> None:
         """Serve by these from now on. Processes that this router has no line to are left out."""

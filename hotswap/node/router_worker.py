@@ -17,7 +17,7 @@ from collections import deque
 from datetime import timedelta
 from functools import partial
 from time import monotonic
-from typing import Any
+from typing import Any, cast
 
 import uvloop
 
@@ -27,9 +27,11 @@ from hotswap.domain.routes import ArtifactRef, RouteState
 from hotswap.lifeline import tie_to_parent
 from hotswap.node.control import ControlChannel, Message
 from hotswap.node.mirrored_hosts import Counted, MirroredHost, MirroredTenants, MirroredVersion, Serving
+from hotswap.node.queues import Together
 from hotswap.node.router import Router
 from hotswap.node.router_setup import RouterSetup, share
 from hotswap.node.routes import Route
+from hotswap.node.serving import ServedVersion
 from hotswap.node.shared_quotas import QuotaTables, SharedMeters
 from hotswap.node.tenant_auth import EXTRA_LOOK_SECONDS, TenantAuth
 from hotswap.ports.hosts import HostSpec
@@ -139,6 +141,7 @@ class RouterWorker:
             self._meters,
             tenant_auth=self._auth,
             disabled=self._tenants.disabled,
+            together=Together(message["routers"], _answered),
         )
         self._run(self._ask_for_keys())
 
@@ -287,6 +290,10 @@ class _ToNode(logging.Handler):
         if record.exc_info:
             text = f"{text}\n{logging.Formatter().formatException(record.exc_info)}"
         self._control.send({"kind": "log", "level": record.levelno, "name": record.name, "text": text})
+
+
+def _answered(version: ServedVersion) -> int:
+    return cast(MirroredVersion, version).answered()
 
 
 def _finished(tasks: set[asyncio.Task[None]], task: asyncio.Task[None]) -> None:

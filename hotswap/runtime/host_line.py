@@ -5,6 +5,7 @@ routers in processes of their own (hotswap.node.router_worker): when one closes,
 """
 
 import asyncio
+import mmap
 import os
 import socket
 from collections.abc import Callable
@@ -41,6 +42,8 @@ class HostLine:
         "_loop",
         "_outgoing",
         "_unsent",
+        "_watermark",
+        "answered",
         "begun",
         "decoder",
         "jobs",
@@ -54,6 +57,7 @@ class HostLine:
         self,
         index: int,
         channel: socket.socket,
+        watermark: mmap.mmap,
         loop: asyncio.AbstractEventLoop,
         tenants: TenantViews,
         heard: Callable[["HostLine", bytes], None],
@@ -67,8 +71,9 @@ class HostLine:
         self.unbegun: set[int] = set()
         """Calls whose task has not run yet: cancelled now, they would end without an answer."""
         self.jobs: dict[int, Job] = {}
-        self.begun = 0
+        self.begun = self.answered = 0
         self._index = index
+        self._watermark = watermark
         self._channel: socket.socket | None = channel
         self._loop = loop
         self._heard = heard
@@ -83,6 +88,10 @@ class HostLine:
         if not self._outgoing:
             self._loop.call_soon(self._flush)
         self._outgoing.append(frame)
+        if self._index:  # so that every router sees how fast all of them together are served
+            self.answered += 1
+            at = self.marks_at + protocol.ANSWERED_AT
+            protocol.ANSWERED.pack_into(self._watermark, at, self.answered & protocol.REQUEST_ID_MASK)
 
     def _readable(self) -> None:
         assert self._channel is not None

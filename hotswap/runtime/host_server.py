@@ -74,7 +74,7 @@ class Server:
         health = getattr(plugin, "health", None)
         self._health = Method(health, inspect.iscoroutinefunction(health)) if callable(health) else None
         self._lines = [
-            HostLine(index, each, self._loop, TenantViews(secrets_granted), self._heard, self._hung_up)
+            HostLine(index, each, watermark, self._loop, TenantViews(secrets_granted), self._heard, self._hung_up)
             for index, each in enumerate((channel, *lines))
         ]
 

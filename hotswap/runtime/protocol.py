@@ -34,9 +34,12 @@ WATERMARK = struct.Struct("=I")
 BEGUN = struct.Struct("=I")
 BEGUN_AT = 4
 """At a line's offset 4: how many of its CALLs the host has begun or refused, modulo 2^32. What was sent beyond waits there."""
+ANSWERED = struct.Struct("=I")
+ANSWERED_AT = 8
+"""At a line's offset 8, for lines of routers: how many of its CALLs were answered, modulo 2^32."""
 WATERMARK_BYTES = 4096
 LINE_BYTES = 64
-"""Both words are there once for each line (channel) of a host, a cache line apart: see `marks_at`."""
+"""These words are there once for each line (channel) of a host, a cache line apart: see `marks_at`."""
 MAX_LINES = WATERMARK_BYTES // LINE_BYTES
 
 EXIT_MEMORY = 83
