@@ -110,7 +110,7 @@ class NodeAgent:
         self._connect = connect
         self._tenant_changes = tenant_changes
         self._book = FigureBook()
-        self._front = front_of(settings, launcher, self._book, tenants)
+        self._front = front_of(settings, launcher, self._book, tenants, _call_spans(tracing, node))
         self.router = self._front.router
         bundles = BundleCache(
             store,

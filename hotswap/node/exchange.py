@@ -8,12 +8,12 @@ if TYPE_CHECKING:
     import asyncio
 
     from hotswap.node.backlog import Backlog
-    from hotswap.node.call_spans import CallSpan
     from hotswap.node.connection import Connection
     from hotswap.node.quotas import Meter
     from hotswap.node.refusals import Refusal
     from hotswap.node.router import Router
     from hotswap.node.serving import ServedVersion
+    from hotswap.node.traced_calls import CallSpan
 
 
 class Exchange:

@@ -13,6 +13,7 @@ from typing import Protocol, cast
 
 from hotswap.config import MAX_ROUTERS, Settings
 from hotswap.domain.quota import QuotaOverride
+from hotswap.node.call_spans import CallSpans
 from hotswap.node.figures import FigureBook
 from hotswap.node.limits import RouterLimits
 from hotswap.node.metrics import RouterGauges
@@ -62,8 +63,14 @@ class Front:
     """For the supervisor to publish in."""
 
 
-def front_of(settings: Settings, launcher: HostLauncher, book: FigureBook, tenants: NodeTenants | None) -> Front:
-    """As HOTSWAP_NODE__ROUTERS says. Made inside the running loop."""
+def front_of(
+    settings: Settings,
+    launcher: HostLauncher,
+    book: FigureBook,
+    tenants: NodeTenants | None,
+    spans: CallSpans | None = None,
+) -> Front:
+    """As HOTSWAP_NODE__ROUTERS says. Made inside the running loop. `spans`: without them no call is traced."""
     node = settings.node
     limits = RouterLimits(
         body_bytes=node.max_request_bytes,
@@ -74,12 +81,18 @@ def front_of(settings: Settings, launcher: HostLauncher, book: FigureBook, tenan
         in_flight_per_host=node.max_in_flight_per_host,
     )
     if node.routers == 1:
-        return _within(settings, launcher, tenants, limits)
+        return _within(settings, launcher, tenants, limits, spans)
     routers = node.routers or min(len(os.sched_getaffinity(0)), MAX_ROUTERS)
-    return _of_processes(settings, launcher, book, tenants, limits, routers)
+    return _of_processes(settings, launcher, book, tenants, limits, routers, spans)
 
 
-def _within(settings: Settings, launcher: HostLauncher, tenants: NodeTenants | None, limits: RouterLimits) -> Front:
+def _within(
+    settings: Settings,
+    launcher: HostLauncher,
+    tenants: NodeTenants | None,
+    limits: RouterLimits,
+    spans: CallSpans | None,
+) -> Front:
     node, token = settings.node, _platform_token(settings)
     routes: dict[str, Route] = {}
     auth = TenantAuth(node.environment, token, settings.auth.issuer, settings.auth.clock_skew)
@@ -93,6 +106,7 @@ def _within(settings: Settings, launcher: HostLauncher, tenants: NodeTenants | N
         meters,
         tenant_auth=auth,
         disabled=tenants.disabled if tenants is not None else frozenset(),
+        spans=spans,
     )
     return Front(router, launcher, auth, meters.set_overrides, tenants, router.wake, None, _fresh_already, routes)
 
@@ -104,6 +118,7 @@ def _of_processes(
     tenants: NodeTenants | None,
     limits: RouterLimits,
     routers: int,
+    spans: CallSpans | None,
 ) -> Front:
     node = settings.node
     setup = RouterSetup(
@@ -115,10 +130,11 @@ def _of_processes(
         invoke_timeout=node.invoke_timeout,
         limits=limits,
         quota=node.quota.quota(),
+        sampling_rate=spans.sampling_rate if spans is not None else None,
         log_level=settings.telemetry.log_level,
     )
     routes: dict[str, Route] = {}
-    pool = RouterPool(setup, routers, routes, book, tenants, cast(LearnsSecrets, launcher).learn_secrets)
+    pool = RouterPool(setup, routers, routes, book, tenants, cast(LearnsSecrets, launcher).learn_secrets, spans)
     told = _ToldTenants(tenants, pool) if tenants is not None else None
     return Front(
         pool,

@@ -21,6 +21,7 @@ from typing import Any, Protocol, cast
 from hotswap.domain.accounts import PublicKey
 from hotswap.domain.errors import HotSwapError
 from hotswap.domain.quota import QuotaOverride
+from hotswap.node.call_spans import CallSpans
 from hotswap.node.control import Message
 from hotswap.node.figures import FigureBook
 from hotswap.node.hosts import SupervisedHost
@@ -31,6 +32,7 @@ from hotswap.node.router_process import RouterProcess
 from hotswap.node.router_setup import RouterSetup
 from hotswap.node.routes import Route
 from hotswap.node.shared_quotas import QuotaMemory
+from hotswap.node.traced_calls import EndedCall
 from hotswap.ports.hosts import HostSpec, LinedHost
 from hotswap.ports.tenant_settings import NodeTenants
 
@@ -78,14 +80,16 @@ class RouterPool(PoolFigures):
         book: FigureBook,
         tenants: NodeTenants | None = None,
         learn_secrets: LearnSecrets | None = None,
+        spans: CallSpans | None = None,
     ) -> None:
-        """`routes` is the supervisor's."""
+        """`routes` is the supervisor's; `spans` makes spans of calls that routers traced."""
         super().__init__(book)
         self.lines = routers + SPARE_LINES
         """How many a host must be launched with."""
         self.unknown_key = asyncio.Event()
         """As TenantAuth's."""
         self._setup = setup
+        self._spans = spans
         self._count = routers
         self._routes = routes
         self._mirror = Mirror(routes, lambda handle: cast(SharedProcess, handle).id, tenants, learn_secrets)
@@ -344,6 +348,9 @@ class RouterPool(PoolFigures):
                 for plugin, version, _ in message["counts"]:
                     if (asked := self._version(plugin, version)) is not None:
                         asked.asked = True
+            case "traced":
+                if self._spans is not None:
+                    self._spans.record([EndedCall(*call) for call in message["calls"]])
             case "wake":
                 if (host := self._version(message["plugin"], message["version"])) is not None:
                     host.wake()

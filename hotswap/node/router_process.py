@@ -180,8 +180,9 @@ def _settle(future: "asyncio.Future[Any] | None", value: Any) -> None:
 def _spawn(descriptor: int) -> subprocess.Popen[bytes]:
     """Exec'ed clean: none of the node's settings and secrets in its environment."""
     environment = {name: value for name, value in os.environ.items() if name in _KEPT_VARIABLES or name[:6] == "PYTHON"}
+    safely = ["-P"] if sys.flags.safe_path else []
     return subprocess.Popen(
-        [sys.executable, "-m", "hotswap.node.router_worker", str(descriptor), str(os.getpid())],
+        [sys.executable, *safely, "-m", "hotswap.node.router_worker", str(descriptor), str(os.getpid())],
         stdin=subprocess.DEVNULL,
         pass_fds=(descriptor,),
         env=environment,

@@ -26,6 +26,8 @@ class RouterSetup(Model):
     limits: RouterLimits
     """Of the whole node; `share` says what one of its routers enforces."""
     quota: Quota
+    sampling_rate: float | None = None
+    """Of calls that bring no trace; None = no call is traced."""
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
 
 

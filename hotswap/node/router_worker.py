@@ -9,11 +9,13 @@ end a host) it asks for. It ends with its node.
 import asyncio
 import gc
 import logging
+import math
 import os
 import signal
 import socket
 import sys
 from collections import deque
+from collections.abc import Sequence
 from datetime import timedelta
 from functools import partial
 from time import monotonic
@@ -34,6 +36,7 @@ from hotswap.node.routes import Route
 from hotswap.node.serving import ServedVersion
 from hotswap.node.shared_quotas import QuotaTables, SharedMeters
 from hotswap.node.tenant_auth import EXTRA_LOOK_SECONDS, TenantAuth
+from hotswap.node.traced_calls import CALLS_A_SECOND, EndedCall, TracedCalls
 from hotswap.ports.hosts import HostSpec
 from hotswap.runtime.tenant_ledger import TenantLedger
 
@@ -141,6 +144,7 @@ class RouterWorker:
             self._meters,
             tenant_auth=self._auth,
             disabled=self._tenants.disabled,
+            spans=self._traced_calls(setup.sampling_rate, message["routers"]),
             together=Together(message["routers"], _answered),
         )
         self._run(self._ask_for_keys())
@@ -268,6 +272,14 @@ class RouterWorker:
 
     def _wake(self, ref: ArtifactRef) -> None:
         self._control.send({"kind": "wake", "plugin": ref.plugin, "version": ref.version})
+
+    def _traced_calls(self, sampling_rate: float | None, routers: int) -> TracedCalls | None:
+        if sampling_rate is None:
+            return None
+        return TracedCalls(sampling_rate, self._hand_over, math.ceil(CALLS_A_SECOND / routers))
+
+    def _hand_over(self, ended: Sequence[EndedCall]) -> None:
+        self._control.send({"kind": "traced", "calls": ended})
 
     def _report(self, number: int, what: str) -> None:
         self._control.send({"kind": "distrust", "id": number, "what": what})

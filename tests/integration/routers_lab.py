@@ -12,12 +12,16 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+from opentelemetry.sdk.resources import Resource
+from opentelemetry.sdk.trace import ReadableSpan
+
 from hotswap.adapters.memory.artifacts import MemoryArtifactStore
 from hotswap.config import SandboxSettings
 from hotswap.domain.deployment import Environment
 from hotswap.domain.quota import Quota
 from hotswap.domain.routes import ArtifactRef, RouteOrder
 from hotswap.node.bundles import BundleCache
+from hotswap.node.call_spans import CallSpans
 from hotswap.node.figures import FigureBook
 from hotswap.node.limits import RouterLimits
 from hotswap.node.pooled_hosts import PooledLauncher
@@ -113,6 +117,7 @@ class Site:
     folder: Path
     port: int
     setup: RouterSetup
+    spans: list[ReadableSpan]
     versions: dict[str, ArtifactRef] = field(default_factory=dict)
 
     async def version(self, version: str, plugin: str = "invoice", **more: Any) -> ArtifactRef:
@@ -196,9 +201,12 @@ async def routers(
         invoke_timeout=LONG,
         limits=limits or RouterLimits(wait_seconds=LONG.total_seconds()),
         quota=quota,
+        sampling_rate=0.0,
     )
+    spans: list[ReadableSpan] = []
+    making = CallSpans(spans.append, Resource({}), 0.0, "node-t", "QA")
     async with contextlib.AsyncExitStack() as parts:
-        pool = RouterPool(setup, count, routes, book, tenants, zygote.learn_secrets)
+        pool = RouterPool(setup, count, routes, book, tenants, zygote.learn_secrets, making)
         launcher = PooledLauncher(zygote, pool)
         parts.push_async_callback(launcher.close)
         await launcher.start()
@@ -218,4 +226,4 @@ async def routers(
         parts.push_async_callback(pool.close)
         port = await pool.bind("127.0.0.1", 0)
         await pool.serve()
-        yield Site(supervisor, pool, book, tenants, store, folder, port, setup)
+        yield Site(supervisor, pool, book, tenants, store, folder, port, setup, spans)

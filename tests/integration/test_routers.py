@@ -18,6 +18,7 @@ from hotswap.node.eviction import EvictionPolicy, Evictor
 from hotswap.node.limits import RouterLimits
 from hotswap.node.metrics import render
 from hotswap.node.router_pool import RouterPool
+from hotswap.node.usage import CpuShares
 from hotswap.ports.tenant_settings import TenantSettings
 from tests.http.router_client import QUICK, Response, Wire, request
 from tests.http.test_router_hostile import MALFORMED
@@ -95,7 +96,9 @@ async def test_errors_and_what_callers_did_wrong_are_counted_too(site: Site, bot
     for method, status in (("boom", 500), ("missing", 404), ("echo", 200)):
         assert [answer.status for answer in await everywhere(both, method, "counted")] == [status] * 2
     await site.pool.refresh()
-    page = b"".join([piece async for piece in render("QA", site.supervisor, site.book, site.pool)]).decode()
+    page = b"".join(
+        [piece async for piece in render("QA", site.supervisor, site.book, site.pool, CpuShares())]
+    ).decode()
     for outcome, count in (("ok", 2), ("error", 2), ("failure", 0), ("rejected", 2)):
         line = f'{{environment="QA",outcome="{outcome}",plugin="counted",version="1.0.0"}} {count}.0'
         assert f"plugin_invocations_total{line}" in page
@@ -180,6 +183,19 @@ async def test_tenants_settings_reach_every_router_and_secrets_no_log(
     for wire in both:
         await wire.send(request("tell", tenant="globex", plugin="secretive"))
         assert (await wire.receive()).status == 403
+
+
+async def test_traced_calls_of_every_router_become_spans_of_the_node(site: Site, both: list[Wire]) -> None:
+    await site.stage(order(1, await site.version("1.0.0", "traced")))
+    traces = ["0af7651916cd43dd8448eb211c80319c", "1bf7651916cd43dd8448eb211c80319d"]
+    for wire, trace in zip(both, traces, strict=True):
+        caller = f"traceparent: 00-{trace}-b7ad6b7169203331-01\r\n".encode()
+        await wire.send(request(plugin="traced", extra=caller))
+        assert (await wire.receive()).json()["trace"] == trace
+    await eventually(lambda: len(site.spans) == 2)
+    assert sorted(f"{span.context.trace_id:032x}" for span in site.spans) == traces
+    assert {span.attributes["http.response.status_code"] for span in site.spans if span.attributes} == {200}
+    assert {span.name for span in site.spans} == {"plugin.execute"}
 
 
 async def test_an_evicted_version_is_loaded_for_whichever_router_is_asked_for_it(site: Site, both: list[Wire]) -> None:
