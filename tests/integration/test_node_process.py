@@ -102,7 +102,7 @@ class Node:
                 sys.executable, "-m", "hotswap.node", env=self.environment, stderr=log, stdout=log
             )
         if wait:
-            await eventually(ready.exists, within=20)
+            await eventually(ready.exists, within=60)
 
     async def stop(self, number: signal.Signals = signal.SIGTERM) -> int:
         assert self.process is not None
