@@ -111,6 +111,10 @@ promtool: install ## Install promtool, which tests the alert rules (Debian or Ub
 test-chaos: install ## The fault injector's long mode: 200 deployments, parts killed at random (30 minutes at most)
 	@timeout --signal=INT 1800 $(BIN)/python -m tests.chaos $(ARGS)
 
+.PHONY: soak
+soak: install ## 24 hours in ten minutes: deployments, kills, traffic; nothing may grow (docs/benchmarks.md)
+	@timeout --signal=INT 1200 $(BIN)/python -m tests.chaos.soak $(ARGS)
+
 .PHONY: bench
 bench: install ## Run a benchmark: make bench NAME=deploy (docs/benchmarks.md)
 	@if [ ! -f "benchmarks/$(NAME).py" ]; then \

@@ -4,6 +4,7 @@ The real router, supervisor, zygote and sandboxed hosts; only the artifact store
 in the benchmark's own event loop (uvloop, as in production), the load comes from benchmarks.hammer's process.
 """
 
+import gc
 import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -89,6 +90,8 @@ async def data_plane(folder: Path, quota: Quota = UNLIMITED, routers: int = 1) -
     )
     supervisor.on_change(changed)
     port = await router.bind("127.0.0.1", 0)
+    gc.collect()
+    gc.freeze()  # as a node does (hotswap.node.agent): a full collection of what was imported stops the loop for 40 ms
     await router.serve()
     try:
         yield DataPlane(supervisor, router, meters, port, store, folder)

@@ -80,6 +80,9 @@ class NodeSettings(SettingsGroup):
     admin_port: int = Field(default=0, ge=0, le=65535)
     advertise_host: str = Field(default="127.0.0.1", description="name under which others reach this node")
     data_dir: Path = Path(".hotswap/node")
+    replace: bool = Field(
+        default=False, description="take the place of the process that serves from data_dir, without losing a request"
+    )
     tenant_token: SecretStr | None = Field(
         default=None, description="one token for all tenants, for a gateway in front; without it each has its own"
     )

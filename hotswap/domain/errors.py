@@ -100,6 +100,10 @@ class SandboxUnavailable(HotSwapError):
     """The sandbox cannot prove its isolation; the message names the missing layer. Fails closed."""
 
 
+class HandoverFailed(HotSwapError):
+    """A node's process could not take the place of the one that serves, which serves on. A repeat may help."""
+
+
 class TrialFailed(HotSwapError):
     """The version failed its sandbox trial. A repeat cannot help; the message names the smoke test."""
 

@@ -22,6 +22,8 @@ METRICS_ADDRESS = "HOTSWAP_TEMPORAL__METRICS_ADDRESS"
 WORKER_METRICS = "worker-metrics"
 """Name of the port of its figures."""
 
+REPLACE = "HOTSWAP_NODE__REPLACE"
+
 GENEROUS_QUOTA = {
     "HOTSWAP_NODE__QUOTA__REQUESTS_PER_MINUTE": "1000000",
     "HOTSWAP_NODE__QUOTA__CONCURRENT": "1000",
@@ -112,6 +114,7 @@ def _part(
         log=data.log(name),
         probe=probe,
         address=address,
+        ready_file=marker,
         before_start=lambda: marker.unlink(missing_ok=True),
         start_timeout=START_TIMEOUT,
         # A drain may wait for calls that run (PT30S by default); a person at the terminal will not.

@@ -14,6 +14,7 @@ import sys
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import IO
 
@@ -68,6 +69,8 @@ class Part:
     start_timeout: timedelta = timedelta(seconds=60)
     tolerated_exits: int = 0
     unprivileged: Path | None = None
+    ready_file: Path | None = None
+    """Where the process writes its id once it serves (hotswap.lifeline.announce_ready), if it does."""
 
 
 @dataclass(frozen=True)
@@ -92,6 +95,8 @@ class Supervised:
     restarts: list[Restart] = field(default_factory=list)
     _watcher: asyncio.Task[None] | None = None
     _stopping: bool = False
+    _leaving: dict[asyncio.Task[None], asyncio.subprocess.Process] = field(default_factory=dict)
+    """Processes that another has taken the place of, until they have ended."""
 
     @property
     def pid(self) -> int:
@@ -119,24 +124,60 @@ class Supervised:
             self._watcher.cancel()
             await asyncio.gather(self._watcher, return_exceptions=True)
             self._watcher = None
-        await self._end(self.part.stop_signal)
+        await asyncio.gather(
+            self._end(self.process, self.part.stop_signal),
+            *(self._end(process, self.part.stop_signal) for process in self._leaving.values()),
+        )
+        await asyncio.gather(*self._leaving)
         self.part.after_stop()
+
+    async def replace(self, variables: Mapping[str, str]) -> asyncio.subprocess.Process:
+        """Start another process, told by `variables` to take the place of this one; returns the one that is on its way out.
+
+        Raises StackError with the end of the log when it does not: then the one before runs and is watched as before.
+        """
+        before = self.process
+        if before is None or self._watcher is None or self.part.ready_file is None:
+            raise StackError(f"{self.part.name} cannot be replaced: it is not running, or is being replaced already")
+        watcher, self._watcher = self._watcher, None
+        watcher.cancel()
+        await asyncio.gather(watcher, return_exceptions=True)
+        fresh = await self._spawn(variables)
+        try:
+            await self._serves(fresh, partial(_announced, self.part.ready_file, fresh.pid))
+            self.process = fresh
+        except BaseException:
+            await self._end(fresh, signal.SIGKILL)
+            raise
+        finally:
+            if not self._stopping:
+                self._watcher = asyncio.create_task(self._watch(), name=f"watch {self.part.name}")
+        leaving = asyncio.create_task(self._see_off(before), name=f"end of {self.part.name}")
+        self._leaving[leaving] = before
+        leaving.add_done_callback(self._leaving.pop)
+        return before
+
+    async def _see_off(self, process: asyncio.subprocess.Process) -> None:
+        code = await process.wait()
+        _kill_group(process.pid)
+        log.info("%s (pid %d), which was replaced, ended with code %d", self.part.name, process.pid, code)
 
     async def _bring_up(self) -> None:
         """One attempt: spawn and wait until it serves; a failed attempt leaves no process."""
         self.part.before_start()
         self.process = await self._spawn()
         try:
-            await self._serves(self.process)
+            await self._serves(self.process, self.part.probe)
         except BaseException:
-            await self._end(signal.SIGKILL)
+            await self._end(self.process, signal.SIGKILL)
             raise
 
-    async def _spawn(self) -> asyncio.subprocess.Process:
+    async def _spawn(self, more: Mapping[str, str] | None = None) -> asyncio.subprocess.Process:
         part = self.part
-        return await _launch(part.command, part.environment, part.log, part.death_signal, part.unprivileged)
+        environment = {**part.environment, **(more or {})}
+        return await _launch(part.command, environment, part.log, part.death_signal, part.unprivileged)
 
-    async def _serves(self, process: asyncio.subprocess.Process) -> None:
+    async def _serves(self, process: asyncio.subprocess.Process, probe: Callable[[], Awaitable[None]]) -> None:
         """Return once the probe is answered. Raises StackError when the process ends first, or never serves."""
         last = "no answer yet"
         ended = asyncio.create_task(process.wait())
@@ -145,7 +186,7 @@ class Supervised:
                 while not ended.done():
                     try:
                         async with asyncio.timeout(PROBE_TIMEOUT):
-                            await self.part.probe()
+                            await probe()
                     except (NotReady, TimeoutError) as reason:
                         last = str(reason) or f"no answer within {PROBE_TIMEOUT} s"
                     else:
@@ -188,9 +229,8 @@ class Supervised:
             else:
                 return
 
-    async def _end(self, how: signal.Signals) -> None:
+    async def _end(self, process: asyncio.subprocess.Process | None, how: signal.Signals) -> None:
         """Signal the process, kill it when it does not listen, reap it, and kill what is left of its group."""
-        process = self.process
         if process is None:
             return
         if process.returncode is None:
@@ -205,6 +245,16 @@ class Supervised:
                     process.kill()
                 await process.wait()
         _kill_group(process.pid)
+
+
+async def _announced(ready_file: Path, pid: int) -> None:
+    """The probe of a process that others share its ports with: it says itself that it serves."""
+    if _said_in(ready_file) != str(pid):
+        raise NotReady(f"process {pid} has not written {ready_file.name} yet")
+
+
+def _said_in(file: Path) -> str:
+    return file.read_text(encoding="ascii").strip() if file.exists() else ""
 
 
 async def run_once(

@@ -39,7 +39,7 @@ def run_up(
 ) -> int:
     """Block until told to stop; the exit code: 0 = stopped as asked, 1 = it could not start (the reason is on stderr).
 
-    `ephemeral` deletes the data directory at the end; `until_pid` stops it when that process ends. A second Ctrl-C
+    SIGUSR1 upgrades the nodes while they serve (EmbeddedStack.replace_nodes). `ephemeral` deletes the data directory at the end; `until_pid` stops it when that process ends. A second Ctrl-C
     kills everything at once.
     """
     die_with_parent()
@@ -82,8 +82,20 @@ async def _serve(stack: EmbeddedStack, data: DataDir, progress: Callable[[str], 
             await asyncio.gather(starting, return_exceptions=True)
             return
         starting.result()
+        replacing: set[asyncio.Task[None]] = set()
+
+        def replace() -> None:
+            if not replacing:
+                task = asyncio.create_task(stack.replace_nodes(), name="replace the nodes")
+                replacing.add(task)
+                task.add_done_callback(replacing.discard)
+
+        loop.add_signal_handler(signal.SIGUSR1, replace)
         progress(_welcome(stack, data))
         await asked
+        for upgrade in replacing:
+            upgrade.cancel()
+        await asyncio.gather(*replacing, return_exceptions=True)
         await stack.stop()
     finally:
         for task in filter(None, (asked, owner)):

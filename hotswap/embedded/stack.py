@@ -151,6 +151,28 @@ class EmbeddedStack:
                     return restart
             await self._changed.wait()
 
+    async def replace_node(self, node: str) -> asyncio.subprocess.Process:
+        """Upgrade a node while it serves: a process of the code as it is now takes its place, and no request is lost.
+
+        Returns the old process, which answers what it has and then ends. Raises StackError when there is no such node, or
+        when the new process cannot serve: the old one serves on.
+        """
+        if node not in self._nodes:
+            raise StackError(f"the stack has no node {node}; it has {', '.join(self._nodes) or 'none'}")
+        before = await self._part(node).replace({apps.REPLACE: "true"})
+        self._say(f"{node:<10} replaced: process {self.pid(node)} serves in the place of {before.pid}")
+        self._write_info()
+        return before
+
+    async def replace_nodes(self) -> None:
+        """Upgrade every node, one after the other; the first that cannot be is told, and the rest stay as they are."""
+        for node in self._nodes:
+            try:
+                await self.replace_node(node)
+            except (StackError, OSError) as fault:
+                self._say(f"{node:<10} was not replaced and serves on: {fault}")
+                return
+
     async def start(self) -> None:
         """Everything up and serving, or StackError / SettingsInvalid and nothing left running."""
         if threading.current_thread() is not threading.main_thread():

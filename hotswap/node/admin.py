@@ -155,10 +155,13 @@ class _QuietServer(uvicorn.Server):
 class AdminServer:
     """Serves an app on one socket in the running loop."""
 
-    def __init__(self, app: FastAPI, host: str, port: int) -> None:
-        """Binds at once, so that the port is known and taken. Raises OSError when it is not free."""
+    def __init__(self, app: FastAPI, host: str, port: int, bound: socket.socket | None = None) -> None:
+        """Binds at once, so that the port is known and taken. Raises OSError when it is not free.
+
+        `bound`: the listener of the process that this one replaces, in place of host and port.
+        """
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        self._socket = socket.create_server((host, port), family=family, backlog=128)
+        self._socket = bound or socket.create_server((host, port), family=family, backlog=128)
         self._socket.setblocking(False)
         self.port: int = self._socket.getsockname()[1]
         config = uvicorn.Config(
@@ -166,6 +169,11 @@ class AdminServer:
         )
         self._server = _QuietServer(config)
         self._task: asyncio.Task[None] | None = None
+
+    @property
+    def listener(self) -> int:
+        """Its file descriptor."""
+        return self._socket.fileno()
 
     def start(self) -> None:
         self._task = asyncio.create_task(self._server.serve([self._socket]), name="admin")

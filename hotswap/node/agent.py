@@ -6,23 +6,21 @@ activities.nodes brings a workflow's orders. Serving needs neither Temporal nor 
 """
 
 import asyncio
+import gc
 import logging
 import uuid
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from functools import partial
 
 from temporalio.client import Client
-from temporalio.worker import Worker
 
 from activities.drift import NodeRepairActivities
 from activities.nodes import NodeActivities
 from hotswap.activity_tracing import ActivityTracing
 from hotswap.config import MIB, NodeSettings, Settings, SettingsInvalid
 from hotswap.domain.deployment import Environment
-from hotswap.domain.errors import Unavailable
-from hotswap.domain.ids import node_queue
 from hotswap.domain.registry import NodeRecord
 from hotswap.node.admin import AdminServer, create_admin
 from hotswap.node.alarm import FaultAlarm, by_signal
@@ -32,9 +30,12 @@ from hotswap.node.cores import Cores
 from hotswap.node.eviction import EvictionPolicy, Evictor
 from hotswap.node.figures import FigureBook
 from hotswap.node.front import front_of
+from hotswap.node.handover import Predecessor, Successor
 from hotswap.node.health_log import HealthLog
-from hotswap.node.outage import Outage
+from hotswap.node.orders import Orders, until
 from hotswap.node.reconcile import Reconciler
+from hotswap.node.router import Router
+from hotswap.node.succession import DRAIN_GRACE, Succession, predecessor
 from hotswap.node.supervisor import NodeSupervisor
 from hotswap.node.tenant_auth import TenantKeys
 from hotswap.node.tenant_watch import TenantWatch
@@ -49,21 +50,6 @@ from hotswap.telemetry import Tracing
 
 log = logging.getLogger(__name__)
 
-FIRST_POLL_WAIT = 2.0
-"""Seconds to wait for Temporal before the node is ready without it."""
-
-RETRY_FIRST, RETRY_LAST = 0.1, 2.0
-"""Seconds between attempts to reach Temporal."""
-
-ORDERS_GRACE = timedelta(seconds=1)
-"""How long orders under way may take once the node stops; then they are cancelled and their workflow orders elsewhere."""
-
-DRAIN_GRACE = timedelta(seconds=35)
-"""For requests in flight at the end: the default request timeout and a little."""
-
-ORDERS_AT_ONCE = 100
-"""Activities at once: orders of one plugin queue behind a lock here, so a few slow plugins must not fill all slots."""
-
 
 def check_settings(settings: Settings) -> None:
     """Raises SettingsInvalid naming every setting without which a node must not start."""
@@ -72,6 +58,11 @@ def check_settings(settings: Settings) -> None:
         faults.append("HOTSWAP_NODE__ADMIN_TOKEN is not set; every node needs one, the same in the environment")
     if settings.sandbox.tier == "none" and settings.node.environment is Environment.PRODUCTION:
         faults.append("HOTSWAP_SANDBOX__TIER=none is never accepted for Production; use strong or standard")
+    if settings.node.replace and settings.node.routers != 1:
+        faults.append(
+            f"HOTSWAP_NODE__REPLACE=true does not go with HOTSWAP_NODE__ROUTERS={settings.node.routers}: listeners of "
+            "router processes cannot be handed over; set HOTSWAP_NODE__ROUTERS=1, or stop the node and start it anew"
+        )
     for module in preload.missing(settings.sandbox.preload):
         faults.append(
             f"{preload.SETTING}: there is no module '{module}'; correct its name, install it, or take it off the list"
@@ -138,8 +129,6 @@ class NodeAgent:
         )
         self.supervisor.on_change(self._front.changed)
         self._waiting_for = "its parts to start"
-        self._polling = asyncio.Event()
-        self._temporal = Outage(f"Temporal at {settings.temporal.address}")
         self._admin_app = create_admin(
             node.environment,
             node.admin_token.get_secret_value(),
@@ -151,9 +140,15 @@ class NodeAgent:
         )
 
     async def run(self, stop: asyncio.Event, announce: Callable[[], None]) -> None:
-        """Serve until `stop`; `announce` is called once when ready. Raises SandboxUnavailable, OSError (address taken)."""
+        """Serve until `stop`, or until another process has taken this one's place; `announce` is called once when ready.
+
+        Raises SandboxUnavailable, HandoverFailed, OSError (address taken).
+        """
         async with AsyncExitStack() as parts:
-            record = await self._start(parts)
+            before = await predecessor(self._settings.node)
+            if before is not None:
+                parts.push_async_callback(before.close)
+            record = await self._start(parts, before)
             reconciler = Reconciler(
                 self.supervisor,
                 self._unit_of_work,
@@ -165,118 +160,118 @@ class NodeAgent:
                 HealthLog(self.supervisor, self._unit_of_work, self._settings.node.environment),
             )
             self._waiting_for = "PostgreSQL, to restore its routes"
-            if not await _unless(stop, reconciler.restore()):
+            if not await until(stop, reconciler.restore()):
                 return
             tenant_keys = TenantKeys(self._front.verifier, self._unit_of_work, self._settings.node.reconcile)
             await tenant_keys.look()
+            # What was restored stays, as what was imported does (__main__): with 1,000 plugins a full collection of it would
+            # stop the router for 25 ms.
+            gc.collect()
+            gc.freeze()
             following = {asyncio.create_task(tenant_keys.run(), name="tenants' keys")}
             if self._tenant_changes is not None:
                 watch = TenantWatch(self._tenant_changes, reconciler.tenants_changed)
                 following.add(asyncio.create_task(watch.run(), name="tenants' changes"))
             try:
-                await self.router.serve()
-                await self._serve(reconciler, stop, announce)
+                if before is None:
+                    await self.router.serve()
+                elif not await until(stop, before.ready()):
+                    return
+                await self._serve(reconciler, stop, announce, before)
             finally:
                 for task in following:
                     task.cancel()
                 await asyncio.wait(following)
 
-    async def _start(self, parts: AsyncExitStack) -> NodeRecord:
+    async def _start(self, parts: AsyncExitStack, before: Predecessor | None) -> NodeRecord:
         node = self._settings.node
         parts.push_async_callback(self._launcher.close)
         await self._launcher.start()
         parts.push_async_callback(self.supervisor.close)
         parts.push_async_callback(_cancel, asyncio.create_task(self._evictor.run(), name="evict"))
         parts.push_async_callback(self.router.close)
-        router_port = await self.router.bind(node.host, node.router_port)
-        admin = AdminServer(self._admin_app, node.host, node.admin_port)
-        parts.push_async_callback(admin.close)
-        admin.start()
+        if before is None:
+            router_port = await self.router.bind(node.host, node.router_port)
+            self._admin = AdminServer(self._admin_app, node.host, node.admin_port)
+            self._admin.start()
+        else:
+            router_port = int(before.router[0].getsockname()[1])
+            assert isinstance(self.router, Router)  # check_settings refuses several
+            await self.router.listening.adopt(before.router)
+            self._admin = AdminServer(self._admin_app, node.host, node.admin_port, before.admin[0])
+        parts.push_async_callback(self._admin.close)
         host = f"[{node.advertise_host}]" if ":" in node.advertise_host else node.advertise_host
         record = NodeRecord(
             node_id=node.id,
             environment=node.environment,
             boot_id=uuid.uuid4().hex,
             router_url=f"http://{host}:{router_port}",
-            admin_url=f"http://{host}:{admin.port}",
+            admin_url=f"http://{host}:{self._admin.port}",
             sandbox_tier=self._launcher.sandbox_tier,
             last_seen_at=datetime.now(UTC),
         )
         log.info("%s serves %s, admin %s", node.id, record.router_url, record.admin_url, extra={"node": node.id})
         return record
 
-    async def _serve(self, reconciler: Reconciler, stop: asyncio.Event, announce: Callable[[], None]) -> None:
-        polling = asyncio.create_task(self._poll(stop, reconciler), name="orders")
+    async def _serve(
+        self,
+        reconciler: Reconciler,
+        stop: asyncio.Event,
+        announce: Callable[[], None],
+        before: Predecessor | None,
+    ) -> None:
+        node = self._settings.node
+        orders = self._orders(reconciler)
+        router = self.router if isinstance(self.router, Router) else None
+        succession = Succession(node, self.supervisor, self._book, router, self._admin, orders, reconciler)
+        keeping: asyncio.Task[None] | None = None
+        after: Successor | None = None
         try:
-            await _unless(stop, self._first_poll())
-            await reconciler.beat_now()
+            if before is not None:
+                await succession.take_over(before)
+            orders.start()
+            await until(stop, orders.first_poll())
+            if before is None:
+                await reconciler.beat_now()
             keeping = asyncio.create_task(reconciler.run(), name="reconcile")
+            succession.open()
             self._waiting_for = ""
             announce()
-            log.info("ready", extra={"node": self.supervisor.node_id})
-            await stop.wait()
-            log.info("stopping", extra={"node": self.supervisor.node_id})
-            self._waiting_for = "nothing: it is stopping"
-            keeping.cancel()
-            await asyncio.wait({keeping})
+            log.info("ready", extra={"node": node.id})
+            after = await succession.until_over(stop)
         finally:
-            stop.set()
-            await asyncio.wait({polling})
-            await reconciler.leave_now()
-            if not await self.router.drain(DRAIN_GRACE):
+            self._waiting_for = "nothing: it is stopping"
+            if keeping is not None:
+                await _cancel(keeping)
+            await succession.close(replaced=after is not None)
+            await orders.stop()
+            if after is None:
+                log.info("stopping", extra={"node": node.id})
+                await reconciler.leave_now()
+            answered = await (self.router.drain(DRAIN_GRACE) if after is None else succession.let_go(after, stop))
+            if not answered:
                 log.warning("%d requests were cut at the end", self.router.in_flight)
-        if not polling.cancelled() and (fault := polling.exception()) is not None:
-            raise fault
 
-    async def _first_poll(self) -> None:
-        try:
-            async with asyncio.timeout(FIRST_POLL_WAIT):
-                await self._polling.wait()
-        except TimeoutError:
-            log.warning("serving without Temporal for now", extra={"node": self.supervisor.node_id})
-
-    async def _poll(self, stop: asyncio.Event, reconciler: Reconciler) -> None:
-        """Take orders until `stop`; a Temporal that is away is tried again for ever."""
-        delay = RETRY_FIRST
-        while not stop.is_set():
-            try:
-                client = await self._connect()
-                worker = self._worker(client, reconciler)
-                async with worker:
-                    self._temporal.passed()
-                    self._polling.set()
-                    delay = RETRY_FIRST
-                    await self._tell_of_faults(client, stop)
-            except Unavailable as fault:
-                self._temporal.failed(fault)
-            except Exception:
-                # The worker gave up (a namespace that is gone, a rejected key). The node serves on.
-                log.exception("taking orders failed; trying again", extra={"node": self.supervisor.node_id})
-            await _unless(stop, asyncio.sleep(delay))
-            delay = min(delay * 2, RETRY_LAST)
-
-    async def _tell_of_faults(self, client: Client, stop: asyncio.Event) -> None:
+    async def _tell_of_faults(self, client: Client) -> None:
         node = self._settings.node
-        alarm = FaultAlarm(self.supervisor, by_signal(client, node.environment, node.id))
-        await _unless(stop, alarm.run(node.beat))
+        await FaultAlarm(self.supervisor, by_signal(client, node.environment, node.id)).run(node.beat)
 
-    def _worker(self, client: Client, reconciler: Reconciler) -> Worker:
-        orders = NodeActivities(self.supervisor)
-        return Worker(
-            client,
-            task_queue=node_queue(self.supervisor.node_id),
-            activities=[
-                orders.stage_version,
-                orders.apply_routes,
-                orders.probe_version,
-                orders.smoke_version,
-                orders.retire_versions,
+    def _orders(self, reconciler: Reconciler) -> Orders:
+        does = NodeActivities(self.supervisor)
+        return Orders(
+            self.supervisor.node_id,
+            self._settings.temporal.address,
+            self._connect,
+            [
+                does.stage_version,
+                does.apply_routes,
+                does.probe_version,
+                does.smoke_version,
+                does.retire_versions,
                 NodeRepairActivities(self.supervisor.node_id, reconciler.repair).reconcile_node,
             ],
-            identity=self.supervisor.node_id,
-            interceptors=[ActivityTracing({"node": self.supervisor.node_id, "environment": self._environment})],
-            max_concurrent_activities=ORDERS_AT_ONCE,
-            graceful_shutdown_timeout=ORDERS_GRACE,
+            [ActivityTracing({"node": self.supervisor.node_id, "environment": self._environment})],
+            self._tell_of_faults,
         )
 
 
@@ -284,22 +279,6 @@ def _call_spans(tracing: Tracing | None, node: NodeSettings) -> CallSpans | None
     if tracing is None or not tracing.exported:
         return None
     return CallSpans(tracing.record, tracing.resource, tracing.sampling_rate, node.id, str(node.environment))
-
-
-async def _unless(stop: asyncio.Event, work: Awaitable[None]) -> bool:
-    """Do the work, but leave it when told to stop. True when it was done; raises what it raised."""
-    task = asyncio.ensure_future(work)
-    stopping = asyncio.create_task(stop.wait())
-    try:
-        await asyncio.wait({task, stopping}, return_when=asyncio.FIRST_COMPLETED)
-        if not task.done():
-            return False
-        task.result()
-        return True
-    finally:
-        for each in (task, stopping):
-            each.cancel()
-        await asyncio.wait({task, stopping})
 
 
 async def _cancel(task: asyncio.Task[None]) -> None:

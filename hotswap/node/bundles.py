@@ -7,6 +7,7 @@ hotswap.node.hosts asks for a spec before each launch.
 import asyncio
 import logging
 import os
+import secrets
 import shutil
 import time
 from collections.abc import Awaitable, Callable, Iterable
@@ -102,7 +103,8 @@ class BundleCache:
         return manifest
 
     async def _obtain(self, ref: ArtifactRef, root: Path) -> Manifest:
-        archive = self._directory / f"{ref.digest}.zip"
+        # A name of its own: while a node is being replaced two processes use this directory.
+        archive = self._directory / f"{ref.digest}.{secrets.token_hex(4)}.zip"
         async with self._unpacks:
             try:
                 await asyncio.to_thread(self._directory.mkdir, parents=True, exist_ok=True)
@@ -135,20 +137,30 @@ class BundleCache:
         for place in self._directory.iterdir():
             if place.name.startswith(".") or place.name in in_use:
                 continue
-            lock = self._locks.get(place.name.removesuffix(".zip"))
-            if (lock is not None and lock.locked()) or place.lstat().st_mtime >= horizon:
+            lock = self._locks.get(place.name.partition(".")[0])
+            if lock is not None and lock.locked():
                 continue
             self._manifests.pop(place.name, None)
-            if place.is_dir():
-                aside = place.with_name(f".{place.name}.pruned")
-                place.replace(aside)
-                shutil.rmtree(aside)
-            else:
-                place.unlink()
-            gone += 1
+            try:
+                gone += _removed(place, horizon)
+            except FileNotFoundError:
+                continue  # the process that replaces this node, or is replaced by it, was here first
         if gone:
             log.info("removed %d bundles that nothing here uses any more", gone)
         return gone
+
+
+def _removed(place: Path, horizon: float) -> bool:
+    """Remove what is older than the horizon; False when it is younger. Raises FileNotFoundError when it has gone."""
+    if place.lstat().st_mtime >= horizon:
+        return False
+    if place.is_dir():
+        aside = place.with_name(f".{place.name}.{secrets.token_hex(4)}.pruned")
+        place.replace(aside)
+        shutil.rmtree(aside)
+    else:
+        place.unlink()
+    return True
 
 
 def _touch(root: Path) -> bool:

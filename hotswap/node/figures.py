@@ -12,6 +12,8 @@ from datetime import UTC, datetime
 from enum import IntEnum
 from time import monotonic
 
+from pydantic import BaseModel
+
 from hotswap.analysis.histogram import bucket_of
 from hotswap.domain.analysis import VersionFigures
 
@@ -67,6 +69,33 @@ class _PackedMinute:
     def slot(self) -> Slot:
         pairs = iter(self.packed)
         return Slot(self.start, self.requests, self.errors, self.failures, dict(zip(pairs, pairs, strict=True)))
+
+
+ToldSlot = tuple[float, int, int, int, list[int]]
+"""start, requests, errors, failures, and buckets as index, count, index, count..."""
+
+
+class ToldCounter(BaseModel):
+    """A VersionCounter on its way to another process of this machine."""
+
+    seconds: list[ToldSlot]
+    minutes: list[ToldSlot]
+
+
+def _told(slot: Slot) -> ToldSlot:
+    return (
+        slot.start,
+        slot.requests,
+        slot.errors,
+        slot.failures,
+        [part for pair in slot.buckets.items() for part in pair],
+    )
+
+
+def _heard(told: ToldSlot) -> Slot:
+    start, requests, errors, failures, flat = told
+    pairs = iter(flat)
+    return Slot(start, requests, errors, failures, dict(zip(pairs, pairs, strict=True)))
 
 
 class VersionCounter:
@@ -151,6 +180,25 @@ class VersionCounter:
         total.add(self._second)
         return total
 
+    def told(self) -> "ToldCounter":
+        """What windows are made of, for the process that takes this one's place."""
+        minute = Slot(self._minute.start)
+        minute.add(self._minute)
+        minute.add(self._second)
+        return ToldCounter(
+            seconds=[_told(one) for one in (*self._seconds, self._second) if one.requests],
+            minutes=[_told(one.slot()) for one in self._minutes] + ([_told(minute)] if minute.requests else []),
+        )
+
+    @classmethod
+    def of(cls, told: "ToldCounter") -> "VersionCounter":
+        """A counter that has what another process told. Monotonic time is one for all processes of a machine."""
+        made = cls(0.0)
+        made._seconds.extend(_heard(one) for one in told.seconds)
+        made._minutes.extend(_PackedMinute.of(_heard(one)) for one in told.minutes)
+        made.last_at = max((one[0] for one in (*told.seconds, *told.minutes)), default=0.0)
+        return made
+
     def totals(self) -> Slot:
         """Everything since this counter was made (a copy)."""
         total = Slot(self._closed.start)
@@ -166,6 +214,21 @@ class FigureBook:
         self._clock = clock
         self._wall = wall or (lambda: datetime.now(UTC))
         self._counters: dict[tuple[str, str], VersionCounter] = {}
+        self._inherited: dict[tuple[str, str], VersionCounter] = {}
+        """What the process before this one counted: in windows, not in totals, which count from a process's start."""
+
+    def inherit(self, plugin: str, version: str, told: ToldCounter) -> None:
+        """Take over what the process before this one counted; a later word of it replaces an earlier one."""
+        self._inherited[plugin, version] = VersionCounter.of(told)
+
+    def told(self, plugin: str, version: str) -> ToldCounter:
+        """What this process and those before it counted of a version, for the one that takes its place."""
+        parts = [held[plugin, version] for held in (self._inherited, self._counters) if (plugin, version) in held]
+        every = [part.told() for part in parts]
+        return ToldCounter(
+            seconds=sorted(slot for told in every for slot in told.seconds),
+            minutes=sorted(slot for told in every for slot in told.minutes),
+        )
 
     def counter(self, plugin: str, version: str) -> VersionCounter:
         """The counter, made at the first call; routes keep it so that the hot path looks nothing up."""
@@ -183,9 +246,13 @@ class FigureBook:
         now = self._clock()
         start = now - (self._wall() - since).total_seconds()
         versions = []
-        for (name, version), counter in sorted(self._counters.items()):
+        for key in sorted(self._counters.keys() | self._inherited.keys()):
+            name, version = key
             if name == plugin:
-                slot = counter.window(start, now)
+                slot = Slot(start)
+                for held in (self._inherited, self._counters):
+                    if key in held:
+                        slot.add(held[key].window(start, now))
                 versions.append(
                     VersionFigures(
                         version=version,
@@ -197,6 +264,10 @@ class FigureBook:
                 )
         return tuple(versions)
 
+    def known(self) -> set[tuple[str, str]]:
+        """Every (plugin, version) of which this process or one before it counted anything."""
+        return self._counters.keys() | self._inherited.keys()
+
     def keys(self) -> list[tuple[str, str]]:
         """Every (plugin, version) counted here, in order."""
         return sorted(self._counters)
@@ -207,3 +278,6 @@ class FigureBook:
         for key, counter in list(self._counters.items()):
             if key not in in_use and counter.last_at < horizon:
                 del self._counters[key]
+        for key, counter in list(self._inherited.items()):
+            if counter.last_at < horizon:
+                del self._inherited[key]

@@ -88,6 +88,7 @@ class SupervisedHost:
         self._standby: Seat | None = None
         self._live: list[HostHandle] = []
         """The processes of `_serving`. One that has just died may still be here."""
+        self._inherited_crashes = 0
         self._turn = 0
         self._leaving: set[asyncio.Task[None]] = set()
 
@@ -245,6 +246,11 @@ class SupervisedHost:
         return self._kept and all(
             seat.state is HostState.READY and (seat.handle is None or not seat.handle.in_flight) for seat in self._seats
         )
+
+    def inherit_crashes(self, crashes: int) -> None:
+        """Add those before this process of the node; a later word replaces an earlier one."""
+        self._serving[0].crashes += crashes - self._inherited_crashes
+        self._inherited_crashes = crashes
 
     def handles(self) -> list[HostHandle]:
         """Every live process, the standby's included."""

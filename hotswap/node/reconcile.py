@@ -74,6 +74,7 @@ class Reconciler:
         self._seen: dict[str, int] = {}
         self._looks: dict[str, tuple[int, int]] = {}
         self._stuck: dict[str, int] = {}
+        self._standing_back = False
 
     async def restore(self) -> None:
         """Serve everything PostgreSQL says, waiting for PostgreSQL as long as it takes."""
@@ -104,10 +105,15 @@ class Reconciler:
     async def beat(self) -> None:
         """Tell that the node lives; register when the record does not know this boot. Raises Unavailable."""
         async with asyncio.timeout(READ_TIMEOUT), self._unit_of_work() as uow:
-            if not await uow.nodes.beat(self._node.node_id, self._node.boot_id):
+            known = await uow.nodes.beat(self._node.node_id, self._node.boot_id)
+            if not known and not self._standing_back:
                 await uow.nodes.register(self._node)
                 log.info("registered as %s", self._node.node_id, extra={"node": self._node.node_id})
             await uow.commit()
+
+    def stand_back(self, yes: bool) -> None:
+        """Do not register while another process takes this one's place: two of one id would take turns in the row."""
+        self._standing_back = yes
 
     async def beat_now(self) -> None:
         """The first beat. PostgreSQL away is no reason to wait: `run` goes on beating."""
@@ -119,7 +125,7 @@ class Reconciler:
 
     async def _leave(self) -> None:
         async with asyncio.timeout(LEAVE_TIMEOUT), self._unit_of_work() as uow:
-            await uow.nodes.remove(self._node.node_id)
+            await uow.nodes.remove(self._node.node_id, self._node.boot_id)
             await uow.commit()
 
     async def reconcile(self) -> None:
@@ -164,6 +170,17 @@ class Reconciler:
             [item for item in await self._desired() if heard.get(item.order.plugin) == item.order.generation]
         )
 
+    async def follow_now(self) -> None:
+        """What a process does that only finishes: routes of PostgreSQL, whoever orders them. PostgreSQL away: the next look."""
+        await self._tried(self._follow_all)
+
+    async def _follow_all(self) -> None:
+        fences = self._supervisor.fences()
+        desired = await self._desired()
+        await self._follow(desired)
+        for plugin in fences.keys() - {item.order.plugin for item in desired}:
+            await self._supervisor.forget(plugin, fences[plugin])
+
     async def repair(self, plugins: Sequence[str]) -> dict[str, str]:
         """Make these plugins here what PostgreSQL says, at once and surplus unloaded; says why for each, "" when it is done.
 
@@ -183,6 +200,21 @@ class Reconciler:
             return ""
 
         return {plugin: await one(plugin) for plugin in plugins}
+
+    async def catch_up(self) -> None:
+        """Make everything here what PostgreSQL says now: what changed between `restore` and the end of the process before.
+
+        A plugin that cannot follow is logged and does not keep the others back. Raises Unavailable, TimeoutError.
+        """
+        if self._tenants is not None:
+            await self._tenants.refresh()
+        await self._follow_quotas()
+        desired = await self._desired()
+        wanted = {item.order.plugin: item.order.generation for item in desired}
+        for plugin, fault in (await self.repair(sorted(wanted.keys() | self._supervisor.fences().keys()))).items():
+            if fault:
+                log.error("%s cannot be followed here (%s); trying again", plugin, fault, extra={"plugin": plugin})
+        self._seen = wanted
 
     async def _desired(self) -> Sequence[DesiredRoute]:
         async with asyncio.timeout(READ_TIMEOUT), self._unit_of_work() as uow:

@@ -21,6 +21,7 @@ from hotswap.node.connection import Connection
 from hotswap.node.exchange import Exchange
 from hotswap.node.figures import Result
 from hotswap.node.limits import RouterLimits
+from hotswap.node.listening import Listening
 from hotswap.node.queues import Queues, Together
 from hotswap.node.quotas import UNLIMITED, Meters
 from hotswap.node.refusals import Refusal
@@ -98,7 +99,7 @@ class Router:
         self._queues = Queues(
             self.limits.queued, self.limits.in_flight_per_host, self._submit, self._turn_away, together
         )
-        self._server: asyncio.Server | None = None
+        self.listening = Listening(lambda: Connection(self))
         self._sweeper: asyncio.TimerHandle | None = None
 
     # -- life ----------------------------------------------------------------------------------------------------
@@ -110,25 +111,25 @@ class Router:
 
         Nobody is listened to yet: a connection is refused, so that a balancer asks another node until `serve`.
         """
-        self._server = await self._loop.create_server(
-            lambda: Connection(self), host, port, backlog=1024, start_serving=False, reuse_port=shared or None
-        )
-        chosen: int = self._server.sockets[0].getsockname()[1]
-        return chosen
+        return await self.listening.bind(host, port, shared=shared)
 
     async def serve(self) -> None:
         """Listen, once the node serves all it should."""
-        if self._server is None:
-            raise RuntimeError("bind comes before serve")
-        await self._server.start_serving()
+        await self.listening.start()
         self._sweep()
 
-    async def drain(self, grace: timedelta) -> bool:
-        """Take no new connection, answer what is here, close what is idle; True when all was done within `grace`."""
+    def stop_listening(self) -> None:
+        """Take no new connection, and tell each client with its next answer that it is the connection's last."""
         self._draining = True
-        if self._server is not None:
-            self._server.close()
-        for connection in list(self._connections):
+        self.listening.close()
+
+    async def drain(self, grace: timedelta, *, spare_idle: bool = False) -> bool:
+        """Take no new connection, answer what is here, close what is idle; True when all was done within `grace`.
+
+        `spare_idle`: leave idle connections until their next request or their usual end, as a client may be sending.
+        """
+        self.stop_listening()
+        for connection in () if spare_idle else list(self._connections):
             connection.close_if_idle()
         self._note_quiet()
         try:
@@ -143,8 +144,7 @@ class Router:
         self._draining = True
         if self._sweeper is not None:
             self._sweeper.cancel()
-        if self._server is not None:
-            self._server.close()
+        self.listening.close()
         for waiting in list(self._waiting.values()):
             for exchange in list(waiting):
                 self._refuse(exchange, refusals.STOPPING)

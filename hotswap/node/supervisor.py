@@ -259,6 +259,25 @@ class NodeSupervisor:
         """Every loaded or draining version, as of now; one may have ended when its turn comes."""
         return iter([host for lane in self._lanes.values() for host in (*lane.hosts.values(), *lane.draining.values())])
 
+    def crashes(self) -> dict[tuple[str, str], int]:
+        """Times that processes of a loaded version died unasked, by (plugin, version)."""
+        return {
+            (host.ref.plugin, host.ref.version): host.crashes
+            for lane in self._lanes.values()
+            for host in lane.hosts.values()
+        }
+
+    def inherit_crashes(self, plugin: str, version: str, crashes: int) -> None:
+        """Count those in the process that this one replaced: a version is no better for a node's upgrade."""
+        lane = self._lanes.get(plugin)
+        host = lane.hosts.get(version) if lane is not None else None
+        if host is not None:
+            host.inherit_crashes(crashes)
+
+    def in_rollout(self) -> set[str]:
+        """Plugins with a candidate."""
+        return {plugin for plugin, lane in self._lanes.items() if lane.state.candidate is not None}
+
     def loaded(self) -> Iterator[tuple[SupervisedHost, bool]]:
         """Every loaded version, and whether it may be evicted: not while its plugin has a candidate or an order under way."""
         for lane in self._lanes.values():

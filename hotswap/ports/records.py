@@ -191,8 +191,8 @@ class NodeStore(Protocol):
         """Nodes by id; with `seen_within`, only those whose last beat is that recent by the server's clock."""
         ...
 
-    async def remove(self, node_id: str) -> None:
-        """Forget a node that left in order. Unknown ids are fine."""
+    async def remove(self, node_id: str, boot_id: str) -> None:
+        """Forget a node that left in order. A row of another boot stays: that one took its place. Unknown ids are fine."""
         ...
 
 

@@ -112,7 +112,7 @@ async def run_chaos(
         killing = asyncio.create_task(injector.run(), name="injector")
         try:
             late = None if deadline is None else began + deadline
-            await asyncio.gather(*(_work(lane, scenarios, report, late, say) for lane in made))
+            await asyncio.gather(*(work(lane, scenarios, report, late, say) for lane in made))
         finally:
             killing.cancel()
             ended = (await asyncio.gather(killing, return_exceptions=True))[0]
@@ -138,9 +138,10 @@ async def _flowing(open_traffic: AsyncExitStack, live: Live, lane: Lane, rate: f
     return traffic
 
 
-async def _work(
+async def work(
     lane: Lane, scenarios: deque[Scenario], report: Report, late: float | None, say: Callable[[str], None]
 ) -> None:
+    """Deploy one scenario after the other; none begins after `late`, by the monotonic clock."""
     while scenarios and (late is None or time.monotonic() < late):
         for run in await lane.deploy(scenarios.popleft()):
             report.runs.append(run)

@@ -196,8 +196,10 @@ async def test_a_node_that_registers_again_replaces_itself(unit_of_work: UnitOfW
         assert not await uow.nodes.beat("node-1", first.boot_id)
         assert await uow.nodes.beat("node-1", again.boot_id)
         assert not await uow.nodes.beat("node-2", again.boot_id)
-        await uow.nodes.remove("node-1")
-        await uow.nodes.remove("node-1")
+        await uow.nodes.remove("node-1", first.boot_id)  # the one that was replaced leaves: not its row any more
+        assert [node.boot_id for node in await uow.nodes.list(None, None)] == [again.boot_id]
+        await uow.nodes.remove("node-1", again.boot_id)
+        await uow.nodes.remove("node-1", again.boot_id)
         assert await uow.nodes.list(None, None) == []
 
 
@@ -258,7 +260,8 @@ async def test_what_cannot_be_stored_is_named(registered: UnitOfWorkFactory) -> 
             ("nodeId", lambda: uow.nodes.register(make_node(long))),
             ("adminUrl", lambda: uow.nodes.register(make_node(admin_url=nul))),
             ("bootId", lambda: uow.nodes.beat("n", nul)),
-            ("nodeId", lambda: uow.nodes.remove(nul)),
+            ("nodeId", lambda: uow.nodes.remove(nul, "b")),
+            ("bootId", lambda: uow.nodes.remove("n", nul)),
             ("environment", lambda: uow.nodes.list(nul, None)),
         ]
         for field, attempt in attempts:

@@ -18,7 +18,8 @@ import yaml
 
 from hotswap.config import load_settings
 from hotswap.domain.deployment import Environment
-from hotswap.node.agent import DRAIN_GRACE, ORDERS_GRACE
+from hotswap.node.orders import ORDERS_GRACE
+from hotswap.node.succession import DRAIN_GRACE
 from hotswap.temporal import SEARCH_ATTRIBUTES
 from tests.deploy.files import ROOT, unknown_settings
 from tests.deploy.kustomize import Manifest, containers, pod_specs, render

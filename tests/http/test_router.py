@@ -269,6 +269,23 @@ async def test_draining_answers_what_is_here_and_takes_no_more(served: Bench) ->
     assert await draining
 
 
+async def test_a_router_that_is_replaced_lets_an_idle_client_send_once_more(served: Bench) -> None:
+    idle, quiet = await served.wire(), await served.wire()
+    for wire in (idle, quiet):
+        await wire.send(request())
+        assert (await wire.receive()).status == 200
+    draining = asyncio.create_task(served.router.drain(timedelta(seconds=30), spare_idle=True))
+    await asyncio.sleep(0)
+    with pytest.raises(ConnectionError):
+        await served.wire()
+    await idle.send(request())
+    last = await idle.receive()
+    assert (last.status, last.headers["connection"]) == (200, "close")
+    assert await quiet.ended()  # as any connection that is idle for too long
+    await idle.close()
+    assert await draining
+
+
 async def test_draining_gives_up_when_the_grace_is_over(served: Bench) -> None:
     wire = await served.wire()
     await wire.send(request("hold"))

@@ -56,6 +56,19 @@ def test_its_nodes_are_known_to_the_api(whole: OwnStack) -> None:
     eventually(lambda: {node["nodeId"] for node in _nodes(whole)} == {"node-1", "node-2"}, "the nodes did not register")
 
 
+def test_its_nodes_are_replaced_one_by_one_when_it_is_told_to(whole: OwnStack) -> None:
+    before = {part["name"]: part for part in whole.info()["parts"] if part["name"] in ("node-1", "node-2")}
+    assert whole.process is not None
+    whole.process.send_signal(signal.SIGUSR1)
+    for name, part in before.items():
+        eventually(lambda name=name, part=part: whole.pid(name) != part["pid"], f"{name} was not replaced")
+        eventually(lambda part=part: not Path("/proc", str(part["pid"])).exists(), f"the old {name} did not end")
+    after = {part["name"]: part for part in whole.info()["parts"] if part["name"] in before}
+    assert {part["restarts"] for part in after.values()} == {part["restarts"] for part in before.values()} == {0}
+    for node in whole.info()["nodes"]:
+        assert _get(f"{node['adminUrl']}/ready")[0] == 200
+
+
 @pytest.mark.parametrize("name", ["api", "worker", "node-2"])
 def test_a_killed_process_comes_back_where_it_was(whole: OwnStack, name: str) -> None:
     before = whole.info()

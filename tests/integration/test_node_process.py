@@ -103,7 +103,7 @@ class Node:
                 sys.executable, "-m", "hotswap.node", env=self.environment, stderr=log, stdout=log
             )
         if wait:
-            await eventually(ready.exists, within=20)
+            await eventually(ready.exists, within=60)
 
     async def stop(self, number: signal.Signals = signal.SIGTERM) -> int:
         assert self.process is not None
@@ -617,9 +617,11 @@ async def test_a_node_refuses_to_start_unsafe(make_node: Callable[..., Node]) ->
     node = make_node(HOTSWAP_SANDBOX__TIER="none", HOTSWAP_NODE__ENVIRONMENT=Environment.PRODUCTION)
     del node.environment["HOTSWAP_NODE__ADMIN_TOKEN"]
     node.environment["HOTSWAP_SANDBOX__PRELOAD"] = '["json", "jsonn.decoder"]'
+    node.environment |= {"HOTSWAP_NODE__REPLACE": "true", "HOTSWAP_NODE__ROUTERS": "2"}
     await node.start(wait=False)
     assert node.process is not None
     assert await node.process.wait() == 2
+    assert "HOTSWAP_NODE__REPLACE=true does not go with HOTSWAP_NODE__ROUTERS=2" in node.log.read_text()
     assert "HOTSWAP_SANDBOX__PRELOAD: there is no module 'jsonn.decoder'" in node.log.read_text()
     assert "HOTSWAP_NODE__ADMIN_TOKEN" in node.log.read_text()
     assert "HOTSWAP_SANDBOX__TIER=none is never accepted for Production" in node.log.read_text()

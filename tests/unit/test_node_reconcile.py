@@ -66,8 +66,9 @@ class Record:
     async def register(self, node: NodeRecord) -> None:
         self.boots[node.node_id] = node.boot_id
 
-    async def remove(self, node_id: str) -> None:
-        self.boots.pop(node_id, None)
+    async def remove(self, node_id: str, boot_id: str) -> None:
+        if self.boots.get(node_id) == boot_id:
+            del self.boots[node_id]
 
     async def commit(self) -> None: ...
 
@@ -271,6 +272,42 @@ async def test_a_node_registers_when_the_record_does_not_know_this_boot(desk: De
     assert desk.record.boots == {"node-t": "boot-1"}
     await desk.reconciler.leave_now()
     assert desk.record.boots == {}
+
+
+async def test_a_process_that_is_being_replaced_does_not_take_the_row_back(desk: Desk) -> None:
+    await desk.reconciler.beat()
+    desk.reconciler.stand_back(True)
+    desk.record.boots["node-t"] = "boot-2"  # the next process
+    await desk.reconciler.beat()
+    await desk.reconciler.leave_now()
+    assert desk.record.boots == {"node-t": "boot-2"}
+    desk.reconciler.stand_back(False)  # which did not make it after all
+    await desk.reconciler.beat()
+    assert desk.record.boots == {"node-t": "boot-1"}
+
+
+async def test_catching_up_follows_at_once_and_unloads_what_went_meanwhile(desk: Desk) -> None:
+    desk.want(order(1, "1.0.0"), order(1, "1.0.0", plugin="other"), order(1, "1.0.0", plugin="third"))
+    await desk.reconciler.restore()
+    desk.launcher.broken = {"9.0.0": HostFailed("cannot import", "LOAD_FAILED")}
+    desk.want(order(2, "2.0.0"), order(2, "9.0.0", plugin="third"), order(4, "4.0.0", plugin="new"))
+    await desk.reconciler.catch_up()
+    assert desk.serving() == {"invoice": 2, "third": 2, "new": 4}
+    await eventually(lambda: {host.spec.version for host in desk.launcher.live()} == {"2.0.0", "4.0.0"})
+    desk.record.fault = Unavailable("away")
+    with pytest.raises(Unavailable):  # then the process before serves on
+        await desk.reconciler.catch_up()
+
+
+async def test_a_process_that_only_finishes_follows_without_waiting_for_a_second_look(desk: Desk) -> None:
+    desk.want(order(1, "1.0.0"), order(1, "1.0.0", plugin="other"))
+    await desk.reconciler.restore()
+    desk.want(order(2, "2.0.0"))
+    await desk.reconciler.follow_now()
+    assert desk.serving() == {"invoice": 2}
+    desk.record.fault = Unavailable("away")
+    await desk.reconciler.follow_now()
+    assert desk.serving() == {"invoice": 2}
 
 
 async def test_outages_end_neither_serving_nor_trying_and_are_told_once(

@@ -172,6 +172,20 @@ async def test_a_host_that_dies_is_restarted_and_counted(node: NodeSupervisor, l
     assert node.hosts()[0].crashes == 1
 
 
+async def test_crashes_before_a_node_s_upgrade_count_on_after_it(node: NodeSupervisor, launcher: FakeLauncher) -> None:
+    await node.stage(order(1, "1.0.0"))
+    for told in (2, 3):  # a later word replaces the one before
+        node.inherit_crashes("invoice", "1.0.0", told)
+    node.inherit_crashes("invoice", "9.9.9", 7)
+    node.inherit_crashes("stranger", "1.0.0", 7)
+    launcher.live()[0].die()
+    assert node.hosts()[0].crashes == 4
+    assert node.crashes() == {("invoice", "1.0.0"): 4}
+    assert node.in_rollout() == set()
+    await node.stage(order(2, "1.0.0", "2.0.0"))
+    assert node.in_rollout() == {"invoice"}
+
+
 async def test_restarts_back_off_and_begin_anew_when_somebody_needs_the_version(
     node: NodeSupervisor, launcher: FakeLauncher
 ) -> None:

@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from hotswap.analysis.histogram import quantile
-from hotswap.node.figures import FigureBook, Result, VersionCounter
+from hotswap.node.figures import FigureBook, Result, ToldCounter, VersionCounter
 
 EPOCH = datetime(2026, 1, 31, tzinfo=UTC)
 
@@ -32,6 +32,37 @@ def clock() -> Clock:
 @pytest.fixture
 def book(clock: Clock) -> FigureBook:
     return FigureBook(clock.monotonic, clock.wall)
+
+
+def test_a_process_that_takes_over_has_the_windows_of_those_before_it(clock: Clock, book: FigureBook) -> None:
+    def count(where: FigureBook, seconds: int, result: Result = Result.OK) -> None:
+        for _ in range(seconds):
+            where.counter("invoice", "1.0.0").record(clock.seconds, 0.004, result)
+            clock.seconds += 1
+
+    def hand_over(old: FigureBook, new: FigureBook) -> None:
+        for plugin, version in old.known():
+            told = ToldCounter.model_validate_json(old.told(plugin, version).model_dump_json())
+            new.inherit(plugin, version, told)
+
+    second, third = (FigureBook(clock.monotonic, clock.wall) for _ in range(2))
+    count(book, 400, Result.ERROR)
+    hand_over(book, second)
+    count(book, 2)  # what it still had to answer, while the next one serves
+    clock.seconds -= 2
+    count(second, 30)
+    hand_over(book, second)  # its last word holds in place of the one before
+    hand_over(second, third)
+    count(third, 5)
+    [whole] = third.window("invoice", clock.wall() - timedelta(hours=1))
+    assert (whole.requests, whole.errors, sum(whole.latency_buckets.values())) == (437, 400, 437)
+    [recent] = third.window("invoice", clock.wall() - timedelta(seconds=34.5))
+    assert (recent.requests, recent.errors) == (37, 0)
+    assert third.counter("invoice", "1.0.0").totals().requests == 5  # Prometheus knows that counters begin anew
+    clock.seconds += 26 * 3600
+    third.forget({("invoice", "1.0.0")})
+    [forgotten] = third.window("invoice", clock.wall() - timedelta(hours=25))
+    assert forgotten.requests == 0
 
 
 def test_a_window_counts_what_happened_since(clock: Clock, book: FigureBook) -> None:

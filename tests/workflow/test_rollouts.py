@@ -135,7 +135,7 @@ async def test_no_live_node_means_no_deployment(world: World) -> None:
     world.nodes.clear()
     async with world.records.unit_of_work() as uow:
         for node in await uow.nodes.list(None, None):
-            await uow.nodes.remove(node.node_id)
+            await uow.nodes.remove(node.node_id, node.boot_id)
         await uow.commit()
     async with world.working():
         progress = await world.deploy(world.request(direct(), version="1.0.0"))

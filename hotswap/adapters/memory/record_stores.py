@@ -320,9 +320,12 @@ class MemoryNodeStore(_Store):
             and (oldest is None or node.last_seen_at >= oldest)
         ]
 
-    async def remove(self, node_id: str) -> None:
-        rules.check_storable({"nodeId": node_id})
-        (await self._transaction.writing()).nodes.pop(node_id, None)
+    async def remove(self, node_id: str, boot_id: str) -> None:
+        rules.check_storable({"nodeId": node_id, "bootId": boot_id})
+        state = await self._transaction.writing()
+        held = state.nodes.get(node_id)
+        if held is not None and held.boot_id == boot_id:
+            del state.nodes[node_id]
 
 
 class MemoryIdempotencyStore(_Store):

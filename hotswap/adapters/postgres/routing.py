@@ -177,9 +177,9 @@ class PostgresNodeStore:
             query = query.where(nodes.c.last_seen_at >= func.clock_timestamp() - seen_within)
         return [NodeRecord.model_validate(row._asdict()) for row in await self._session.all(query)]
 
-    async def remove(self, node_id: str) -> None:
-        rules.check_storable({"nodeId": node_id})
-        await self._session.run(delete_from(nodes).where(nodes.c.node_id == node_id))
+    async def remove(self, node_id: str, boot_id: str) -> None:
+        rules.check_storable({"nodeId": node_id, "bootId": boot_id})
+        await self._session.run(delete_from(nodes).where(nodes.c.node_id == node_id, nodes.c.boot_id == boot_id))
 
 
 async def _pins(session: Session, names: Sequence[str]) -> dict[str, dict[str, ArtifactRef]]:

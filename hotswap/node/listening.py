@@ -1,0 +1,48 @@
+"""The sockets that a router listens on: bound here, or by the process that this one replaces (hotswap.node.handover)."""
+
+import asyncio
+import socket
+from collections.abc import Callable, Iterable
+
+BACKLOG = 1024
+"""Connections that wait to be accepted."""
+
+
+class Listening:
+    """`made` makes what serves one connection. Belongs to the running event loop."""
+
+    def __init__(self, made: Callable[[], asyncio.Protocol]) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._made = made
+        self._servers: list[asyncio.Server] = []
+
+    async def bind(self, host: str, port: int, *, shared: bool = False) -> int:
+        """Take the address, and the port that `port` 0 chooses. Raises OSError when it is taken.
+
+        `shared`: with others of this user that do so too (SO_REUSEPORT).
+        """
+        server = await self._loop.create_server(
+            self._made, host, port, backlog=BACKLOG, start_serving=False, reuse_port=shared or None
+        )
+        self._servers = [server]
+        return int(server.sockets[0].getsockname()[1])
+
+    async def adopt(self, bound: Iterable[socket.socket]) -> None:
+        """In place of `bind`: sockets that another process has bound."""
+        self._servers = [
+            await self._loop.create_server(self._made, sock=one, backlog=BACKLOG, start_serving=False) for one in bound
+        ]
+
+    def descriptors(self) -> list[int]:
+        return [one.fileno() for server in self._servers for one in server.sockets]
+
+    async def start(self) -> None:
+        if not self._servers:
+            raise RuntimeError("bind comes before serve")
+        for server in self._servers:
+            await server.start_serving()
+
+    def close(self) -> None:
+        """Repeats are fine. What another process holds of the sockets goes on listening."""
+        for server in self._servers:
+            server.close()
