@@ -1,4 +1,5 @@
-"""The routers' route class: the gate is asked first, then a JSON body is taken strictly: 1 MiB, no NaN, no key twice.
+"""The routers' route class: the gate is asked first, then query and JSON body are taken strictly:
+no parameter and no key twice, 1 MiB, no NaN.
 
 Uploads do not pass here: they stream (api.services.uploads) under their own limit.
 """
@@ -13,6 +14,7 @@ from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
 from api.facts import facts_of_path
+from api.methods import Methods
 from api.security import Gate
 from hotswap.log_fields import log_fields
 
@@ -47,9 +49,12 @@ class StrictRoute(APIRoute):
         gates = list(gates_of(self.dependant))
 
         async def strictly(request: Request) -> Response:
+            methods: Methods = request.app.state.methods
+            methods.check(request.method, request.scope["path"])
             with log_fields(**facts_of_path(request.scope)):
                 for gate in gates:
                     await gate.admit(request)
+                _no_twin_parameters(request)
                 return await handle(StrictRequest(request.scope, request.receive))
 
         return strictly
@@ -84,6 +89,13 @@ def _no_twin_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         twin = next(name for name in names if names.count(name) > 1)
         raise HTTPException(400, f"{twin[:100]}: is given twice in one object")
     return found
+
+
+def _no_twin_parameters(request: Request) -> None:
+    """Which of two would count, nobody but us knows: no route takes a parameter more than once."""
+    names = [name for name, _ in request.query_params.multi_items()]
+    if twin := next((name for name in names if names.count(name) > 1), None):
+        raise HTTPException(400, f"{twin[:100]}: is given twice in the query")
 
 
 def _too_large() -> HTTPException:

@@ -5,7 +5,7 @@ from urllib.parse import quote
 
 from pydantic import Field, computed_field, model_validator
 
-from api.schemas.common import Line
+from api.schemas.common import Flag, Line
 from hotswap.config_temporal import TemporalSettings
 from hotswap.domain.base import Instant, Model, PluginName
 from hotswap.domain.deployment import DeploymentProgress, Environment, OnConflict, Strategy
@@ -36,8 +36,8 @@ class DeploymentIn(Model):
     override_hold: Line = Field(
         default="", max_length=2000, description="why a version that was taken back here may come again; audited"
     )
-    allow_deprecated: bool = Field(default=False, description="deploy a Deprecated version all the same; audited")
-    hotfix: bool = Field(
+    allow_deprecated: Flag = Field(default=False, description="deploy a Deprecated version all the same; audited")
+    hotfix: Flag = Field(
         default=False,
         description="observations end as soon as the minimum sample was seen, or nobody asked; trial, approvals and "
         "guards stay",

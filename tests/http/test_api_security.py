@@ -378,3 +378,43 @@ async def test_the_docs_page_names_every_route_and_fetches_nothing(site: Site) -
 
 async def test_the_version_is_told(site: Site) -> None:
     assert (await site.nobody.get("/health")).json() == {"status": "ok", "version": operations.package_version()}
+
+
+async def test_a_405_names_every_method_of_the_path_and_no_fixed_word_is_an_id(site: Site) -> None:
+    for path, allowed in (
+        ("plugins/greeter", "DELETE, GET, PUT"),
+        ("deployments/plan", "POST"),
+        ("plugins/greeter/versions/complete", "POST"),
+        ("plugins/greeter/versions/1.0.0", "GET"),
+    ):
+        answer = await site.admin.patch(f"{API}/{path}")
+        assert answer.headers["Allow"] == allowed, path
+        assert f"allowed: {allowed}" in error_of(answer, 405, "METHOD_NOT_ALLOWED")["message"]
+    for path in ("deployments/plan", "plugins/greeter/versions/complete"):
+        error_of(await site.admin.get(f"{API}/{path}"), 405, "METHOD_NOT_ALLOWED")
+
+
+async def test_a_parameter_given_twice_is_refused(site: Site) -> None:
+    error = error_of(await site.admin.get(f"{API}/plugins?limit=1&search=a&limit=100"), 400, "VALIDATION_ERROR")
+    assert error["message"] == "limit: is given twice in the query"
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "field"),
+    [
+        ("authentication/signing-keys/rotate", {"revoke": 0}, "revoke"),
+        ("freezes", {"reason": "x", "window": {"kind": "once", "starts": 0}}, "window.once.starts"),
+        ("service-tokens", {"name": "ci", "roles": ["Viewer"], "lifetime": 86400}, "lifetime"),
+    ],
+)
+async def test_a_number_is_no_truth_no_instant_and_no_duration(site: Site, path: str, body: Any, field: str) -> None:
+    error = error_of(await site.admin.post(f"{API}/{path}", json=body), 400, "VALIDATION_ERROR")
+    assert list(fields_of(error)) == [field]
+
+
+async def test_the_document_tells_what_commands_need_and_which_tag_a_union_takes(site: Site) -> None:
+    document = (await site.nobody.get("/openapi.json")).json()
+    abort = document["paths"]["/api/v1/deployments/{deploymentId}/abort"]["post"]["requestBody"]
+    assert abort["required"] is True
+    assert abort["content"]["application/json"]["schema"]["required"] == ["reason"]
+    assert "kind" in document["components"]["schemas"]["Once"]["required"]
