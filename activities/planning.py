@@ -5,8 +5,10 @@ Pure thinking is in hotswap.strategies; this activity only fetches what it think
 
 from temporalio import activity
 
+from activities.configurations import refuse_stricter
 from activities.dependencies import refuse_misfit, release_of
 from activities.errors import translated
+from activities.heartbeat import heartbeating
 from hotswap.domain.base import Model
 from hotswap.domain.deployment import DeploymentRequest, Environment
 from hotswap.domain.holds import refusal_of
@@ -38,7 +40,7 @@ class PlanningActivities:
         """Raises NotFound (version, environment), Conflict (already serving, held, its status), SignatureRefused and
         DependencyConflict: none is retried.
         """
-        async with self._unit_of_work() as uow:
+        async with heartbeating(), self._unit_of_work() as uow:
             version = await uow.versions.get(request.plugin, request.version)
             policy = await uow.environments.get(request.environment)
             route = await uow.routes.current(request.environment, request.plugin)
@@ -61,7 +63,7 @@ async def check_admission(
     guard: SignatureGuard,
     request: DeploymentRequest,
 ) -> None:
-    """Whether this version may go there at all: its status, its signature, what it needs and who needs it.
+    """Whether this version may go there at all: status, signature, what it needs, who needs it, tenants' configurations.
 
     Going back is never held up by a status or a dependent: what it leads to served before. The facade asks the same
     before it starts anything. Raises Conflict, SignatureRefused, DependencyConflict; none is retried.
@@ -72,6 +74,7 @@ async def check_admission(
     check_deployable(version, environment, allow_deprecated=request.allow_deprecated)
     await guard.check(version.ref, environment)
     await refuse_misfit(uow, release_of(version), environment)
+    await refuse_stricter(uow, version, environment)
 
 
 async def _pass_hold(uow: UnitOfWork, request: DeploymentRequest) -> None:

@@ -136,7 +136,7 @@ class DeploymentMachine(CommandHandlers):
             PlanningActivities.plan_deployment,
             state.request,
             summary=f"{state.request.strategy} of {state.request.plugin} {state.request.version}",
-            **activity_options.DATABASE,
+            **activity_options.PLAN,
         )
         state.generation, state.route = state.planned.generation, state.planned.previous_state
         plan = state.planned.plan
