@@ -144,7 +144,11 @@ class DeploymentMachine(CommandHandlers):
             workflow.now(),
             "plan",
             f"{len(plan.steps)} steps from {plan.from_version or 'nothing'} to {plan.to_version}",
-            {"planHash": plan.plan_hash, "digest": plan.target.digest},
+            {
+                "planHash": plan.plan_hash,
+                "digest": plan.target.digest,
+                "steps": [step_title(step) for step in plan.steps],
+            },
         )
 
     # --- undo ------------------------------------------------------------------------------------------------------

@@ -62,6 +62,10 @@ class DeploymentOut(DeploymentProgress):
     workflow_id: str
     run_id: str
     links: DeploymentLinks
+    steps: tuple[str, ...] = Field(
+        default=(),
+        description="titles of the plan's steps, those to come too; empty in lists, and before it is planned",
+    )
 
     @computed_field  # type: ignore[prop-decorator]
     @property
@@ -79,7 +83,12 @@ class DeploymentOut(DeploymentProgress):
 
     @classmethod
     def of(
-        cls, progress: DeploymentProgress, workflow_id: str, run_id: str, temporal: TemporalSettings
+        cls,
+        progress: DeploymentProgress,
+        workflow_id: str,
+        run_id: str,
+        temporal: TemporalSettings,
+        steps: tuple[str, ...] = (),
     ) -> "DeploymentOut":
         base = f"/api/v1/deployments/{progress.deployment_id}"
         ui = ""
@@ -89,7 +98,7 @@ class DeploymentOut(DeploymentProgress):
             )
             ui = f"{temporal.ui_url.rstrip('/')}/namespaces/{place}/history"
         links = DeploymentLinks(self=base, events=f"{base}/events", temporal_ui=ui)
-        return cls.model_construct(**dict(progress), workflow_id=workflow_id, run_id=run_id, links=links)
+        return cls.model_construct(**dict(progress), workflow_id=workflow_id, run_id=run_id, links=links, steps=steps)
 
 
 class PlannedStep(Model):
