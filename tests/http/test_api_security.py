@@ -1,5 +1,6 @@
 """Who may call what, and what every answer carries: tokens, roles, bodies, headers, errors."""
 
+import asyncio
 import json
 import re
 from typing import Any
@@ -309,6 +310,42 @@ async def test_a_body_over_the_limit_is_refused_declared_or_not(site: Site) -> N
     answer = await site.admin.post(f"{API}/plugins", content=chunks(), headers={"Content-Type": "application/json"})
     error_of(answer, 413, "PAYLOAD_TOO_LARGE")
     assert sent <= 2 * MAX_JSON_BYTES
+
+
+async def test_a_body_that_drips_is_cut_off(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("api.strict.BODY_SECONDS", 0.05)
+
+    async def drips() -> Any:
+        yield b'{"name": '
+        await asyncio.Event().wait()
+
+    sending = site.admin.post(f"{API}/plugins", content=drips(), headers={"Content-Type": "application/json"})
+    error = error_of(await asyncio.wait_for(sending, 20), 400, "VALIDATION_ERROR")
+    assert "send it again" in error["message"]
+    assert (await site.admin.get(f"{API}/plugins")).json()["total"] == 0
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "%2e%2e",
+        "..%2f..%2fetc%2fpasswd",
+        "..%5c..",
+        "%00",
+        "a%00b",
+        "'%20OR%201=1--",
+        "%ff%fe",
+        "a;DROP%20TABLE%20plugins",
+        "%E2%80%AE",
+    ],
+)
+@pytest.mark.parametrize("path", ["plugins/{}", "plugins/{}/versions/1.0.0/download", "tenants/{}/plugins", "users/{}"])
+async def test_a_name_in_a_path_is_a_name_or_nothing(site: Site, path: str, name: str) -> None:
+    await site.ship()
+    answer = await site.admin.get(httpx.URL(f"http://api.test{API}/{path.format(name)}"))
+    assert answer.status_code in (400, 404), answer.text
+    assert answer.json()["error"]["code"] in ("VALIDATION_ERROR", "NOT_FOUND")
+    assert (await site.admin.get(f"{API}/plugins/greeter")).status_code == 200
 
 
 async def test_every_answer_carries_ids_and_security_headers(site: Site) -> None:
