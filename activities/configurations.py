@@ -11,8 +11,8 @@ from typing import Any
 from hotswap.domain.deployment import Environment
 from hotswap.domain.errors import Conflict, FieldFault
 from hotswap.domain.registry import PluginVersion
+from hotswap.ports.configurations import ConfigurationJudge
 from hotswap.ports.records import UnitOfWork
-from hotswap.runtime.config_check import ConfigCheck
 
 AT_ONCE = 500
 """Configurations read and judged at once; equal ones are judged once."""
@@ -24,7 +24,9 @@ NAMED = 20
 """Tenants that a refusal names; the search ends with them."""
 
 
-async def refuse_stricter(uow: UnitOfWork, version: PluginVersion, environment: Environment) -> None:
+async def refuse_stricter(
+    uow: UnitOfWork, version: PluginVersion, environment: Environment, judge: ConfigurationJudge
+) -> None:
     """Raises Conflict (never retried) naming tenants and fields; Unavailable when the check cannot be made now.
 
     Tenants that are pinned are not routed by a deployment, and those that configured nothing have the defaults.
@@ -32,13 +34,13 @@ async def refuse_stricter(uow: UnitOfWork, version: PluginVersion, environment: 
     schema = version.manifest.configuration_schema
     if not schema or schema == await _schema_in_place(uow, version.plugin, environment):
         return
-    check, after = ConfigCheck(), ""
+    after = ""
     misfits: dict[str, Sequence[str]] = {}
     while len(misfits) < NAMED:
         rows = await uow.tenants.configured(version.plugin, after, AT_ONCE)
         if not rows:
             break
-        misfits |= await _misfits(check, version, rows)
+        misfits |= await _misfits(judge, version, rows)
         after = rows[-1][0]
     if misfits:
         raise _refusal(version, dict(list(misfits.items())[:NAMED]))
@@ -52,7 +54,7 @@ async def _schema_in_place(uow: UnitOfWork, plugin: str, environment: Environmen
 
 
 async def _misfits(
-    check: ConfigCheck, version: PluginVersion, rows: Sequence[tuple[str, dict[str, Any]]]
+    judge: ConfigurationJudge, version: PluginVersion, rows: Sequence[tuple[str, dict[str, Any]]]
 ) -> dict[str, Sequence[str]]:
     """Tenants of these rows whose configuration does not fit, with the fields."""
     defaults = version.manifest.config_defaults()
@@ -61,16 +63,16 @@ async def _misfits(
     batch: list[str] = []
     for text in dict.fromkeys(whole.values()):
         if batch and sum(map(len, batch)) + len(text) > BATCH_BYTES:
-            judged |= await _judged(check, version, batch)
+            judged |= await _judged(judge, version, batch)
             batch = []
         batch.append(text)
-    judged |= await _judged(check, version, batch)
+    judged |= await _judged(judge, version, batch)
     return {tenant: judged[text] for tenant, text in whole.items() if judged[text]}
 
 
-async def _judged(check: ConfigCheck, version: PluginVersion, batch: list[str]) -> dict[str, Sequence[str]]:
+async def _judged(judge: ConfigurationJudge, version: PluginVersion, batch: list[str]) -> dict[str, Sequence[str]]:
     values = [json.loads(text) for text in batch]
-    fields = await check.fields(version.manifest.configuration_schema, values, version.version)
+    fields = await judge.fields(version.manifest.configuration_schema, values, version.version)
     return dict(zip(batch, fields, strict=True))
 
 

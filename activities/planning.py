@@ -16,6 +16,7 @@ from hotswap.domain.plan import Plan
 from hotswap.domain.registry import AuditEntry, PluginVersion
 from hotswap.domain.release import check_deployable, check_way_back
 from hotswap.domain.routes import RouteState
+from hotswap.ports.configurations import ConfigurationJudge
 from hotswap.ports.records import UnitOfWork, UnitOfWorkFactory
 from hotswap.ports.signatures import SignatureGuard
 from hotswap.strategies.registry import make_plan
@@ -30,9 +31,10 @@ class Planned(Model):
 
 
 class PlanningActivities:
-    def __init__(self, unit_of_work: UnitOfWorkFactory, guard: SignatureGuard) -> None:
+    def __init__(self, unit_of_work: UnitOfWorkFactory, guard: SignatureGuard, judge: ConfigurationJudge) -> None:
         self._unit_of_work = unit_of_work
         self._guard = guard
+        self._judge = judge
 
     @activity.defn
     @translated
@@ -44,7 +46,7 @@ class PlanningActivities:
             version = await uow.versions.get(request.plugin, request.version)
             policy = await uow.environments.get(request.environment)
             route = await uow.routes.current(request.environment, request.plugin)
-            await check_admission(uow, version, request.environment, self._guard, request)
+            await check_admission(uow, version, request.environment, self._guard, request, self._judge)
             await _pass_hold(uow, request)
         state = settled(route.state) if route else RouteState()
         plan = make_plan(request, policy, version.ref, state.stable, state.warm)
@@ -62,6 +64,7 @@ async def check_admission(
     environment: Environment,
     guard: SignatureGuard,
     request: DeploymentRequest,
+    judge: ConfigurationJudge,
 ) -> None:
     """Whether this version may go there at all: status, signature, what it needs, who needs it, tenants' configurations.
 
@@ -74,7 +77,7 @@ async def check_admission(
     check_deployable(version, environment, allow_deprecated=request.allow_deprecated)
     await guard.check(version.ref, environment)
     await refuse_misfit(uow, release_of(version), environment)
-    await refuse_stricter(uow, version, environment)
+    await refuse_stricter(uow, version, environment, judge)
 
 
 async def _pass_hold(uow: UnitOfWork, request: DeploymentRequest) -> None:

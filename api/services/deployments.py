@@ -29,6 +29,7 @@ from hotswap.domain.registry import EnvironmentPolicy, Page
 from hotswap.domain.release import check_deployable
 from hotswap.ports.records import DeploymentFilter, DeploymentRow, UnitOfWork, UnitOfWorkFactory
 from hotswap.ports.signatures import SignatureGuard
+from hotswap.runtime.config_check import ConfigCheck
 from hotswap.strategies.registry import make_plan, parse_config
 
 log = logging.getLogger(__name__)
@@ -78,6 +79,7 @@ class DeploymentService:
         self._settings = settings
         self._metrics = metrics
         self._guard = guard
+        self._judge = ConfigCheck()
 
     async def start(self, wanted: DeploymentIn, actor: Actor, once: Once) -> DeploymentOut:
         """Raises InvalidInput, NotFound, Forbidden, Conflict, DeploymentRunning; Unavailable (a repeat helps)."""
@@ -176,6 +178,10 @@ class DeploymentService:
         plugin = await uow.plugins.get(wanted.plugin_id)
         if plugin.status == PluginStatus.ARCHIVED:
             raise Conflict(f"{plugin.name} is Archived and cannot be deployed")
+        if plugin.status == PluginStatus.DEPRECATED and not wanted.allow_deprecated:
+            raise Conflict(
+                f"{plugin.name} is Deprecated: {plugin.deprecation_reason}; deploy what replaces it, or send allowDeprecated"
+            )
         version = await uow.versions.get(wanted.plugin_id, wanted.version)
         await refuse_held(uow, wanted)
         if wanted.freeze_override_reason:
@@ -201,7 +207,7 @@ class DeploymentService:
         check_deployable(version, wanted.environment, allow_deprecated=wanted.allow_deprecated)
         route = await uow.routes.current(wanted.environment, plugin.name)
         try:
-            await check_admission(uow, version, wanted.environment, self._guard, request)
+            await check_admission(uow, version, wanted.environment, self._guard, request, self._judge)
             return Prepared(request, make_plan(request, policy, version.ref, route.state.stable if route else None))
         except (Conflict, DependencyConflict):
             # What is served now need not be what is served when its turn comes.

@@ -1,7 +1,7 @@
 """Starting, planning and reading deployments over in-memory twins."""
 
 import asyncio
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -9,7 +9,7 @@ from opentelemetry import trace
 
 from api.services import deployments
 from hotswap.adapters.memory.records import MemoryUnitOfWork
-from hotswap.domain.deployment import Strategy, TimelineEvent
+from hotswap.domain.deployment import Strategy
 from hotswap.domain.errors import Unavailable
 from hotswap.domain.lifecycle import DeploymentStatus
 from tests.http.site import API, Site, error_of, fields_of
@@ -398,16 +398,3 @@ async def test_starts_are_audited_and_counted(site: Site) -> None:
     assert log[0]["traceId"] == made.headers["X-Trace-Id"]
     figures = (await site.nobody.get("/metrics")).text
     assert 'deployments_started_total{environment="Development",strategy="Direct"} 1.0' in figures
-
-
-async def test_a_planned_deployment_tells_the_titles_of_all_its_steps(site: Site) -> None:
-    await site.ship()
-    deployment = (await site.deploy()).json()["deploymentId"]
-    assert (await site.viewer.get(f"{DEPLOYMENTS}/{deployment}")).json()["steps"] == []
-    at = datetime.now(UTC)
-    queued = TimelineEvent(sequence=1, at=at, kind="queue", message="it waits for its turn")
-    planned = TimelineEvent(sequence=2, at=at, kind="plan", message="2 steps", data={"steps": ["verify", "promote"]})
-    await site.project(deployment, queued, planned)
-    assert (await site.viewer.get(f"{DEPLOYMENTS}/{deployment}")).json()["steps"] == ["verify", "promote"]
-    (listed,) = (await site.viewer.get(DEPLOYMENTS)).json()["items"]
-    assert listed["steps"] == []

@@ -70,14 +70,14 @@ async def test_mending_the_configuration_lets_the_version_in(served: Site) -> No
     assert (await served.deploy("2.0.0")).status_code == 202
 
 
-async def test_the_same_schema_is_not_asked_again(served: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_the_same_schema_is_not_asked_again(served: Site) -> None:
     await upload(served, "1.1.0", LAX)
 
     class Never:
         async def fields(self, *_: Any) -> Any:
             raise AssertionError("judged again")
 
-    monkeypatch.setattr(configurations, "ConfigCheck", Never)
+    served.container.deployments._judge = Never()  # type: ignore[assignment]
     assert (await served.deploy("1.1.0")).status_code == 202
 
 
