@@ -22,26 +22,26 @@ async def test_a_body_that_drips_is_cut_off(site: Site, monkeypatch: pytest.Monk
     assert (await site.admin.get(f"{API}/plugins")).json()["total"] == 0
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        "%2e%2e",
-        "..%2f..%2fetc%2fpasswd",
-        "..%5c..",
-        "%00",
-        "a%00b",
-        "'%20OR%201=1--",
-        "%ff%fe",
-        "a;DROP%20TABLE%20plugins",
-        "%E2%80%AE",
-    ],
+NAMES = (
+    "%2e%2e",
+    "..%2f..%2fetc%2fpasswd",
+    "..%5c..",
+    "%00",
+    "a%00b",
+    "'%20OR%201=1--",
+    "%ff%fe",
+    "a;DROP%20TABLE%20plugins",
+    "%E2%80%AE",
 )
+
+
 @pytest.mark.parametrize("path", ["plugins/{}", "plugins/{}/versions/1.0.0/download", "tenants/{}/plugins", "users/{}"])
-async def test_a_name_in_a_path_is_a_name_or_nothing(site: Site, path: str, name: str) -> None:
+async def test_a_name_in_a_path_is_a_name_or_nothing(site: Site, path: str) -> None:
     await site.ship()
-    answer = await site.admin.get(httpx.URL(f"http://api.test{API}/{path.format(name)}"))
-    assert answer.status_code in (400, 404), answer.text
-    assert answer.json()["error"]["code"] in ("VALIDATION_ERROR", "NOT_FOUND")
+    for name in NAMES:
+        answer = await site.admin.get(httpx.URL(f"http://api.test{API}/{path.format(name)}"))
+        assert answer.status_code in (400, 404), (name, answer.text)
+        assert answer.json()["error"]["code"] in ("VALIDATION_ERROR", "NOT_FOUND")
     assert (await site.admin.get(f"{API}/plugins/greeter")).status_code == 200
 
 
