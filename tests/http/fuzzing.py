@@ -37,6 +37,7 @@ REFUSED_BY_RULES_THAT_NO_SCHEMA_TELLS = {
     "GET /api/v1/audit-logs/verify": "expectHash and expectPosition come together",
     "GET /api/v1/plugins/{pluginId}/metrics": "a window of PT1S to PT24H",
     "POST /api/v1/authentication/password": "the current password is wrong",
+    "POST /api/v1/codec/decode": "base64",
     "POST /api/v1/deployments": "a strategy's own settings",
     "POST /api/v1/deployments/plan": "a strategy's own settings",
     "POST /api/v1/freezes": "windows that end after they begin, time zones",
