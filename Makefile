@@ -115,6 +115,10 @@ test-chaos: install ## The fault injector's long mode: 200 deployments, parts ki
 soak: install ## 24 hours in ten minutes: deployments, kills, traffic; nothing may grow (docs/benchmarks.md)
 	@timeout --signal=INT 1200 $(BIN)/python -m tests.chaos.soak $(ARGS)
 
+.PHONY: fuzz
+fuzz: install ## Schemathesis against the facade, long (5 minutes): make fuzz ARGS="--examples 200 --number 7"
+	@$(BIN)/python -m tests.http.fuzzing $(ARGS)
+
 .PHONY: bench
 bench: install ## Run a benchmark: make bench NAME=deploy (docs/benchmarks.md)
 	@if [ ! -f "benchmarks/$(NAME).py" ]; then \

@@ -51,6 +51,7 @@ from hotswap.lifeline import die_with_parent
 from hotswap.node.bundles import BundleCache
 from hotswap.ports.metrics import MetricProvider
 from hotswap.runtime.calls import SandboxedCalls
+from hotswap.runtime.config_check import ConfigCheck
 from hotswap.runtime.scratch import ProcessScratch
 from hotswap.runtime.signature_guard import guard_of
 from hotswap.runtime.trial import SandboxTrialRunner
@@ -167,7 +168,7 @@ def _activities(
     monitor = MonitorActivities(database.unit_of_work, figures)
     return [
         TrialActivities(store, runner, scratch, settings.max_plugin_bytes).run_trial,
-        PlanningActivities(database.unit_of_work, guard).plan_deployment,
+        PlanningActivities(database.unit_of_work, guard, ConfigCheck()).plan_deployment,
         ArtifactActivities(store, settings.max_plugin_bytes, guard).verify_artifact,
         routing.write_routes,
         routing.restore_routes,

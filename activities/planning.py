@@ -5,8 +5,10 @@ Pure thinking is in hotswap.strategies; this activity only fetches what it think
 
 from temporalio import activity
 
+from activities.configurations import refuse_stricter
 from activities.dependencies import refuse_misfit, release_of
 from activities.errors import translated
+from activities.heartbeat import heartbeating
 from hotswap.domain.base import Model
 from hotswap.domain.deployment import DeploymentRequest, Environment
 from hotswap.domain.holds import refusal_of
@@ -14,6 +16,7 @@ from hotswap.domain.plan import Plan
 from hotswap.domain.registry import AuditEntry, PluginVersion
 from hotswap.domain.release import check_deployable, check_way_back
 from hotswap.domain.routes import RouteState
+from hotswap.ports.configurations import ConfigurationJudge
 from hotswap.ports.records import UnitOfWork, UnitOfWorkFactory
 from hotswap.ports.signatures import SignatureGuard
 from hotswap.strategies.registry import make_plan
@@ -28,9 +31,10 @@ class Planned(Model):
 
 
 class PlanningActivities:
-    def __init__(self, unit_of_work: UnitOfWorkFactory, guard: SignatureGuard) -> None:
+    def __init__(self, unit_of_work: UnitOfWorkFactory, guard: SignatureGuard, judge: ConfigurationJudge) -> None:
         self._unit_of_work = unit_of_work
         self._guard = guard
+        self._judge = judge
 
     @activity.defn
     @translated
@@ -38,11 +42,11 @@ class PlanningActivities:
         """Raises NotFound (version, environment), Conflict (already serving, held, its status), SignatureRefused and
         DependencyConflict: none is retried.
         """
-        async with self._unit_of_work() as uow:
+        async with heartbeating(), self._unit_of_work() as uow:
             version = await uow.versions.get(request.plugin, request.version)
             policy = await uow.environments.get(request.environment)
             route = await uow.routes.current(request.environment, request.plugin)
-            await check_admission(uow, version, request.environment, self._guard, request)
+            await check_admission(uow, version, request.environment, self._guard, request, self._judge)
             await _pass_hold(uow, request)
         state = settled(route.state) if route else RouteState()
         plan = make_plan(request, policy, version.ref, state.stable, state.warm)
@@ -60,8 +64,9 @@ async def check_admission(
     environment: Environment,
     guard: SignatureGuard,
     request: DeploymentRequest,
+    judge: ConfigurationJudge,
 ) -> None:
-    """Whether this version may go there at all: its status, its signature, what it needs and who needs it.
+    """Whether this version may go there at all: status, signature, what it needs, who needs it, tenants' configurations.
 
     Going back is never held up by a status or a dependent: what it leads to served before. The facade asks the same
     before it starts anything. Raises Conflict, SignatureRefused, DependencyConflict; none is retried.
@@ -72,6 +77,7 @@ async def check_admission(
     check_deployable(version, environment, allow_deprecated=request.allow_deprecated)
     await guard.check(version.ref, environment)
     await refuse_misfit(uow, release_of(version), environment)
+    await refuse_stricter(uow, version, environment, judge)
 
 
 async def _pass_hold(uow: UnitOfWork, request: DeploymentRequest) -> None:

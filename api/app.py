@@ -13,7 +13,9 @@ from fastapi import FastAPI
 from api import errors
 from api.cross_origin import CrossOrigin, origin_of_page
 from api.dependencies import Container
+from api.methods import Methods
 from api.middleware import RequestContext
+from api.openapi import describe
 from api.origin import CallerAddress
 from api.routers import (
     aftercare,
@@ -93,6 +95,8 @@ def create_app(container: Container) -> FastAPI:
         app.include_router(module.router)
     for module in (approvals, audit, notifications, codec):
         app.include_router(module.router)
+    app.state.methods = Methods(app)
+    describe(app)
     return app
 
 

@@ -132,7 +132,7 @@ class Container:
         self.deployments = DeploymentService(self.unit_of_work, self.rollouts, settings, metrics, guard)
         self.commands = CommandService(self.unit_of_work, self.rollouts, self.deployments, metrics)
         self.streams = EventStreams(self.unit_of_work, self.events, self.deployments, metrics)
-        self.readiness = Readiness(self.unit_of_work, self.rollouts, self.artifacts, self.events)
+        self.readiness = Readiness(self.unit_of_work, self.rollouts, self.artifacts, self.events, self.keys)
         self.freezes = FreezeService(self.unit_of_work, self.promotions)
         self.pipelines = PipelineService(self.unit_of_work, self.promotions, settings)
         self.drift = DriftService(self.unit_of_work, self.inventories, self.drift_desk)

@@ -15,6 +15,7 @@ from pydantic import Field
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
+from api.methods import Methods
 from api.security import charge_stranger
 from hotswap.domain import errors
 from hotswap.domain.base import Instant, Model
@@ -170,8 +171,10 @@ async def _on_http_error(request: Request, error: Exception) -> Response:
     if error.status_code == 404 and message == HTTPStatus.NOT_FOUND.phrase:
         message = f"nothing is at {request.url.path}; GET /docs lists the routes"
     elif error.status_code == 405:
-        allowed = (error.headers or {}).get("Allow", "")
+        methods: Methods = request.app.state.methods
+        allowed = ", ".join(methods.of(request.scope["path"]))
         message = f"{request.method} is not possible here; allowed: {allowed}"
+        return envelope(405, code, message, _trace_id(request), headers={"Allow": allowed})
     return envelope(error.status_code, code, message, _trace_id(request), headers=error.headers)
 
 

@@ -28,6 +28,11 @@ def _retry(maximum_interval: float, attempts: int = 0) -> RetryPolicy:
 # 5 s a try, the pool's connect timeout: also how long a worker killed in the middle of one can stall the next step.
 DATABASE = Options(start_to_close_timeout=timedelta(seconds=5), retry_policy=_retry(5))
 
+# As DATABASE, and what thousands of tenants configured may have to be judged by a stricter schema (0.3 s for each 500).
+PLAN = Options(
+    start_to_close_timeout=timedelta(minutes=2), heartbeat_timeout=timedelta(seconds=5), retry_policy=_retry(5)
+)
+
 # 100 MB from a slow store takes a while: beats say that the worker lives meanwhile.
 VERIFY = Options(
     start_to_close_timeout=timedelta(minutes=2), heartbeat_timeout=timedelta(seconds=5), retry_policy=_retry(10)

@@ -136,7 +136,7 @@ class DeploymentMachine(CommandHandlers):
             PlanningActivities.plan_deployment,
             state.request,
             summary=f"{state.request.strategy} of {state.request.plugin} {state.request.version}",
-            **activity_options.DATABASE,
+            **activity_options.PLAN,
         )
         state.generation, state.route = state.planned.generation, state.planned.previous_state
         plan = state.planned.plan
@@ -144,7 +144,11 @@ class DeploymentMachine(CommandHandlers):
             workflow.now(),
             "plan",
             f"{len(plan.steps)} steps from {plan.from_version or 'nothing'} to {plan.to_version}",
-            {"planHash": plan.plan_hash, "digest": plan.target.digest},
+            {
+                "planHash": plan.plan_hash,
+                "digest": plan.target.digest,
+                "steps": [step_title(step) for step in plan.steps],
+            },
         )
 
     # --- undo ------------------------------------------------------------------------------------------------------

@@ -25,10 +25,11 @@ export function phasesOf(rollout, timeline, now = Date.now()) {
   return marks.map((mark, at) => ({ ...mark, to: Math.max(mark.from, marks[at + 1]?.from ?? end) }));
 }
 
-/** The plan's steps as far as they are known: titles come with their beginning. */
+/** The plan's steps: titles come with the plan, of a release before this one with each step's beginning. */
 export function stepsOf(rollout, timeline) {
   const titles = new Map();
   for (const event of timeline) {
+    if (event.kind === "plan") (event.data?.steps ?? []).forEach((title, at) => titles.set(at + 1, String(title)));
     const found = event.kind === "step" && /^step (\d+): (.*)$/s.exec(event.message);
     if (found) titles.set(Number(found[1]), found[2]);
   }

@@ -6,6 +6,7 @@ from fastapi import APIRouter, Body, Depends, Path, Query
 
 from api.dependencies import ContainerDep, IdempotencyKey, once
 from api.errors import DOCUMENTED
+from api.openapi import REASON_REQUIRED
 from api.schemas.approvals import APPROVAL_ID, ApprovalOut, ApprovalQuery, DecisionOut
 from api.schemas.common import ApproveIn, CommandIn, ListOf
 from api.security import bearer, require
@@ -54,7 +55,7 @@ async def approve(
     return await services.approvals.decide(approval_id, WorkflowNames.APPROVE, body or ApproveIn(), actor, keyed)
 
 
-@router.post("/{approvalId}/reject")
+@router.post("/{approvalId}/reject", openapi_extra=REASON_REQUIRED)
 async def reject(
     approval_id: ApprovalId,
     actor: Approver,

@@ -6,6 +6,7 @@ from fastapi import APIRouter, Body, Depends, Header, Query, Response
 
 from api.dependencies import ContainerDep, DeploymentId, IdempotencyKey, once
 from api.errors import DOCUMENTED
+from api.openapi import REASON_REQUIRED
 from api.schemas.common import ApproveIn, CommandIn, ListOf
 from api.schemas.deployments import DeploymentIn, DeploymentOut, DeploymentQuery, PlanOut, RolledBack
 from api.security import bearer, require
@@ -116,7 +117,7 @@ async def approve(
     return (await services.commands.send(deployment_id, WorkflowNames.APPROVE, command, actor, keyed)).result
 
 
-@router.post("/{deploymentId}/reject")
+@router.post("/{deploymentId}/reject", openapi_extra=REASON_REQUIRED)
 async def reject(
     deployment_id: DeploymentId,
     actor: Approver,
@@ -186,7 +187,7 @@ async def promote_full(
     return sent.result
 
 
-@router.post("/{deploymentId}/override-freeze")
+@router.post("/{deploymentId}/override-freeze", openapi_extra=REASON_REQUIRED)
 async def override_freeze(
     deployment_id: DeploymentId,
     actor: Admin,
@@ -200,7 +201,7 @@ async def override_freeze(
     return sent.result
 
 
-@router.post("/{deploymentId}/abort")
+@router.post("/{deploymentId}/abort", openapi_extra=REASON_REQUIRED)
 async def abort(
     deployment_id: DeploymentId,
     actor: Deployer,
@@ -214,7 +215,7 @@ async def abort(
     return sent.result
 
 
-@router.post("/{deploymentId}/rollback", responses={202: {"model": CommandResult}})
+@router.post("/{deploymentId}/rollback", responses={202: {"model": CommandResult}}, openapi_extra=REASON_REQUIRED)
 async def rollback(
     deployment_id: DeploymentId,
     actor: Deployer,

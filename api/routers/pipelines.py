@@ -6,6 +6,7 @@ from fastapi import APIRouter, Body, Depends, Path, Query, Response
 
 from api.dependencies import ContainerDep, IdempotencyKey, once
 from api.errors import DOCUMENTED
+from api.openapi import REASON_REQUIRED
 from api.schemas.common import CommandIn, ListOf
 from api.schemas.pipelines import PipelineIn, PipelineOut, PipelineQuery
 from api.security import bearer, require
@@ -69,7 +70,7 @@ async def approve(
     return await services.pipelines.send(pipeline_id, WorkflowNames.APPROVE, body or CommandIn(), actor, keyed)
 
 
-@router.post("/{pipelineId}/reject")
+@router.post("/{pipelineId}/reject", openapi_extra=REASON_REQUIRED)
 async def reject(
     pipeline_id: PipelineId, actor: GateKeeper, services: ContainerDep, body: Reason = None, key: IdempotencyKey = None
 ) -> PipelineCommandResult:
@@ -96,7 +97,7 @@ async def resume(
     return await services.pipelines.send(pipeline_id, WorkflowNames.RESUME, body or CommandIn(), actor, keyed)
 
 
-@router.post("/{pipelineId}/abort")
+@router.post("/{pipelineId}/abort", openapi_extra=REASON_REQUIRED)
 async def abort(
     pipeline_id: PipelineId, actor: Deployer, services: ContainerDep, body: Reason = None, key: IdempotencyKey = None
 ) -> PipelineCommandResult:

@@ -2,12 +2,13 @@
 
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Query, Response
+from fastapi import APIRouter, Body, Depends, Query, Response
 
 from api.conditional import CACHED, IfNoneMatch, conditional
 from api.dependencies import ContainerDep, IdempotencyKey, PluginId, once
 from api.errors import DOCUMENTED
-from api.schemas.common import ListOf
+from api.openapi import REASON_REQUIRED
+from api.schemas.common import CommandIn, ListOf
 from api.schemas.plugins import PluginChange, PluginIn, PluginOut, PluginQuery
 from api.security import bearer, require
 from api.services.actor import Actor
@@ -26,6 +27,7 @@ router = APIRouter(
 Anyone = Annotated[Actor, Depends(require())]
 Author = Annotated[Actor, Depends(require(Role.ADMIN, Role.DEVELOPER))]
 Admin = Annotated[Actor, Depends(require(Role.ADMIN))]
+Reason = Annotated[CommandIn | None, Body()]
 
 
 @router.post("", status_code=201)
@@ -60,6 +62,24 @@ async def get_plugin(
 async def change_plugin(plugin_id: PluginId, body: PluginChange, actor: Admin, services: ContainerDep) -> PluginOut:
     """Change what describes a plugin. Fields that are left out stay."""
     return await services.plugins.change(plugin_id, body, actor)
+
+
+@router.post("/{pluginId}/deprecate", openapi_extra=REASON_REQUIRED)
+async def deprecate_plugin(
+    plugin_id: PluginId, actor: Admin, services: ContainerDep, body: Reason = None, key: IdempotencyKey = None
+) -> PluginOut:
+    """Advise against a plugin: its tenants are warned, deployments need `allowDeprecated`. What serves goes on."""
+    keyed = once(actor, "plugins.deprecate", key)
+    return await services.plugins.advise(plugin_id, body or CommandIn(), actor, keyed, against=True)
+
+
+@router.post("/{pluginId}/reinstate", openapi_extra=REASON_REQUIRED)
+async def reinstate_plugin(
+    plugin_id: PluginId, actor: Admin, services: ContainerDep, body: Reason = None, key: IdempotencyKey = None
+) -> PluginOut:
+    """Take a plugin's deprecation back. A reason is required."""
+    keyed = once(actor, "plugins.reinstate", key)
+    return await services.plugins.advise(plugin_id, body or CommandIn(), actor, keyed, against=False)
 
 
 @router.delete("/{pluginId}", status_code=204)

@@ -7,6 +7,7 @@ from fastapi import APIRouter, Body, Depends, Path, Query, Response
 from activities.retention import SweepReport
 from api.dependencies import ContainerDep, IdempotencyKey, PluginId, VersionId, once
 from api.errors import DOCUMENTED
+from api.openapi import REASON_REQUIRED
 from api.schemas.common import ListOf
 from api.schemas.plugins import VersionOut
 from api.schemas.versions import (
@@ -98,7 +99,7 @@ async def approve_version(
     return await services.releases.move(plugin_id, version, VersionEvent.APPROVE, body or MoveIn(), actor, keyed)
 
 
-@router.post(f"{VERSION}/deprecate")
+@router.post(f"{VERSION}/deprecate", openapi_extra=REASON_REQUIRED)
 async def deprecate_version(
     plugin_id: PluginId,
     version: VersionId,
@@ -112,7 +113,7 @@ async def deprecate_version(
     return await services.releases.move(plugin_id, version, VersionEvent.DEPRECATE, body or MoveIn(), actor, keyed)
 
 
-@router.post(f"{VERSION}/reinstate")
+@router.post(f"{VERSION}/reinstate", openapi_extra=REASON_REQUIRED)
 async def reinstate_version(
     plugin_id: PluginId,
     version: VersionId,
@@ -126,7 +127,7 @@ async def reinstate_version(
     return await services.releases.move(plugin_id, version, VersionEvent.REINSTATE, body or MoveIn(), actor, keyed)
 
 
-@router.post(f"{VERSION}/archive")
+@router.post(f"{VERSION}/archive", openapi_extra=REASON_REQUIRED)
 async def archive_version(
     plugin_id: PluginId,
     version: VersionId,
@@ -191,7 +192,7 @@ async def register_publisher_key(body: PublisherKeyIn, actor: Admin, services: C
     return await services.publishers.register(body, actor)
 
 
-@router.post("/publisher-keys/{keyId}/revoke", tags=["signatures"])
+@router.post("/publisher-keys/{keyId}/revoke", tags=["signatures"], openapi_extra=REASON_REQUIRED)
 async def revoke_publisher_key(
     key_id: Annotated[KeyId, Path(alias="keyId")],
     actor: Admin,

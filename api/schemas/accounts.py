@@ -5,7 +5,7 @@ from typing import Annotated, Self
 
 from pydantic import Field, SecretStr
 
-from api.schemas.common import Line
+from api.schemas.common import Flag, IsoDuration, Line
 from api.services.actor import Actor, Credential
 from hotswap.domain.accounts import ServiceName, ServiceToken, SigningKey, TenantToken, User, UserName
 from hotswap.domain.base import Instant, Model, PluginName, TenantId
@@ -15,7 +15,7 @@ Secret = Annotated[SecretStr, Field(max_length=2000)]
 Roles = Annotated[tuple[Role, ...], Field(max_length=len(Role))]
 Tenants = Annotated[tuple[TenantId, ...], Field(max_length=100)]
 Environments = Annotated[tuple[Environment, ...], Field(max_length=len(Environment))]
-Lifetime = Annotated[timedelta, Field(gt=timedelta(seconds=59))]
+Lifetime = Annotated[IsoDuration, Field(gt=timedelta(seconds=59))]
 
 
 class LoginIn(Model):
@@ -102,7 +102,7 @@ class UserChange(Model):
     display_name: Line | None = Field(default=None, max_length=255)
     roles: Roles | None = None
     tenants: Tenants | None = None
-    disabled: bool | None = None
+    disabled: Flag | None = None
 
 
 class NewPasswordIn(Model):
@@ -195,7 +195,7 @@ class SigningKeysOut(Model):
 class RotateIn(Model):
     """`revoke`: the old keys are gone at once, and with them every login and every tenant's token they signed."""
 
-    revoke: bool = False
+    revoke: Flag = False
     reason: Line = Field(default="", max_length=500)
 
 

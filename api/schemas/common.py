@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from datetime import timedelta
 from typing import Annotated, Any, Generic, Self, TypeVar
 
-from pydantic import BeforeValidator, Field, StringConstraints
+from pydantic import BeforeValidator, Field, Strict, StringConstraints
 
 from hotswap.domain.base import Model
 from hotswap.domain.registry import Page
@@ -26,6 +26,10 @@ def _iso(value: Any) -> Any:
 
 IsoDuration = Annotated[timedelta, BeforeValidator(_iso)]
 """A duration as text; never a bare number, whose unit nobody could tell."""
+
+
+Flag = Annotated[bool, Strict()]
+"""true or false in a body: not 0, not "no"."""
 
 
 class ListOf(Model, Generic[T]):

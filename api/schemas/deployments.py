@@ -5,7 +5,7 @@ from urllib.parse import quote
 
 from pydantic import Field, computed_field, model_validator
 
-from api.schemas.common import Line
+from api.schemas.common import Flag, Line
 from hotswap.config_temporal import TemporalSettings
 from hotswap.domain.base import Instant, Model, PluginName
 from hotswap.domain.deployment import DeploymentProgress, Environment, OnConflict, Strategy
@@ -36,8 +36,8 @@ class DeploymentIn(Model):
     override_hold: Line = Field(
         default="", max_length=2000, description="why a version that was taken back here may come again; audited"
     )
-    allow_deprecated: bool = Field(default=False, description="deploy a Deprecated version all the same; audited")
-    hotfix: bool = Field(
+    allow_deprecated: Flag = Field(default=False, description="deploy a Deprecated version all the same; audited")
+    hotfix: Flag = Field(
         default=False,
         description="observations end as soon as the minimum sample was seen, or nobody asked; trial, approvals and "
         "guards stay",
@@ -62,6 +62,10 @@ class DeploymentOut(DeploymentProgress):
     workflow_id: str
     run_id: str
     links: DeploymentLinks
+    steps: tuple[str, ...] = Field(
+        default=(),
+        description="titles of the plan's steps, those to come too; empty in lists, and before it is planned",
+    )
 
     @computed_field  # type: ignore[prop-decorator]
     @property
@@ -79,7 +83,12 @@ class DeploymentOut(DeploymentProgress):
 
     @classmethod
     def of(
-        cls, progress: DeploymentProgress, workflow_id: str, run_id: str, temporal: TemporalSettings
+        cls,
+        progress: DeploymentProgress,
+        workflow_id: str,
+        run_id: str,
+        temporal: TemporalSettings,
+        steps: tuple[str, ...] = (),
     ) -> "DeploymentOut":
         base = f"/api/v1/deployments/{progress.deployment_id}"
         ui = ""
@@ -89,7 +98,7 @@ class DeploymentOut(DeploymentProgress):
             )
             ui = f"{temporal.ui_url.rstrip('/')}/namespaces/{place}/history"
         links = DeploymentLinks(self=base, events=f"{base}/events", temporal_ui=ui)
-        return cls.model_construct(**dict(progress), workflow_id=workflow_id, run_id=run_id, links=links)
+        return cls.model_construct(**dict(progress), workflow_id=workflow_id, run_id=run_id, links=links, steps=steps)
 
 
 class PlannedStep(Model):

@@ -4,6 +4,7 @@ from datetime import timedelta
 
 from pydantic import Field, field_validator
 
+from api.schemas.common import IsoDuration
 from hotswap.domain.analysis import Health
 from hotswap.domain.base import BoundedText, Instant, Model, PluginName
 from hotswap.domain.deployment import Environment
@@ -24,7 +25,7 @@ class MetricsQuery(Model):
     """Query of GET /plugins/{pluginId}/metrics."""
 
     environment: Environment | None = None
-    window: timedelta = Field(default=timedelta(minutes=5), description="ISO 8601, PT1S to PT24H")
+    window: IsoDuration = Field(default=timedelta(minutes=5), description="ISO 8601, PT1S to PT24H")
 
     @field_validator("window")
     @classmethod

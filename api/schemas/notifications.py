@@ -2,6 +2,7 @@
 
 from pydantic import Field
 
+from api.schemas.common import Flag
 from hotswap.domain.base import Model, PluginName
 from hotswap.domain.deployment import Environment
 from hotswap.domain.notices import NoticeKind
@@ -24,7 +25,7 @@ class RuleIn(Model):
     target: Target
     subject: str = Field(default="", max_length=LONGEST_SUBJECT, description="with {fields}; docs/notifications.md")
     body: str = Field(default="", max_length=4_000)
-    enabled: bool = True
+    enabled: Flag = True
 
     def rule(self, rule_id: str) -> NotificationRule:
         return NotificationRule(rule_id=rule_id, **dict(self))

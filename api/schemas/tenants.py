@@ -29,7 +29,10 @@ class ConfigIn(Model):
 class SecretIn(Model):
     """Body of PUT .../secrets/{name}."""
 
-    value: SecretStr = Field(description=f"at most {MAX_SECRET_BYTES} bytes of UTF-8; never shown again")
+    value: SecretStr = Field(
+        description=f"at most {MAX_SECRET_BYTES} bytes of UTF-8; never shown again",
+        json_schema_extra={"minLength": 1, "maxLength": MAX_SECRET_BYTES},
+    )
 
     @field_validator("value")
     @classmethod

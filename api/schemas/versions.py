@@ -2,7 +2,7 @@
 
 from pydantic import Field
 
-from api.schemas.common import Line
+from api.schemas.common import Flag, Line
 from hotswap.dependencies.models import Problem, Release
 from hotswap.dependencies.tree import Need
 from hotswap.domain.base import Digest, Instant, Model, PluginName
@@ -51,7 +51,7 @@ class CompleteIn(Model):
     manifest: Line = Field(default="", description="JSON; must equal the manifest in the zip")
     signature: Line = ""
     key_id: Line = ""
-    draft: bool = False
+    draft: Flag = False
 
 
 class PublisherKeyIn(Model):
@@ -62,7 +62,7 @@ class PublisherKeyIn(Model):
 
 class RevokeIn(Model):
     reason: Line = Field(default="", max_length=500)
-    force: bool = Field(default=False, description="although nodes would not load what serves any more")
+    force: Flag = Field(default=False, description="although nodes would not load what serves any more")
 
 
 class PublisherKeyOut(PublisherKey):

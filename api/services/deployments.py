@@ -20,7 +20,7 @@ from api.services.metric_checks import askable
 from api.services.plugins import entry
 from api.services.rollouts import Handle, Rollouts
 from hotswap.config import Settings
-from hotswap.domain.deployment import DeploymentProgress, DeploymentRequest, OnConflict, Strategy
+from hotswap.domain.deployment import DeploymentProgress, DeploymentRequest, OnConflict, Strategy, TimelineEvent
 from hotswap.domain.errors import Conflict, DependencyConflict, NotFound, Unavailable
 from hotswap.domain.ids import derived_id, is_queued, new_id
 from hotswap.domain.lifecycle import TERMINAL, DeploymentStatus, PluginStatus
@@ -29,6 +29,7 @@ from hotswap.domain.registry import EnvironmentPolicy, Page
 from hotswap.domain.release import check_deployable
 from hotswap.ports.records import DeploymentFilter, DeploymentRow, UnitOfWork, UnitOfWorkFactory
 from hotswap.ports.signatures import SignatureGuard
+from hotswap.runtime.config_check import ConfigCheck
 from hotswap.strategies.registry import make_plan, parse_config
 
 log = logging.getLogger(__name__)
@@ -37,6 +38,9 @@ OPERATION = "deployments.start"
 
 REQUESTED = "deployment.requested"
 """The audit entry of a request; commands read it to tell a rollback from a deployment."""
+
+PLANNED_WITHIN = 50
+"""Lines of a timeline, from its first, that the plan is looked for among: it is the first that follows the wait for a turn."""
 
 RECORD_PATIENCE, RECORD_PAUSE = 5.0, 0.1
 """Seconds to insist on recording what was started, and between two tries: a killed PostgreSQL is back in 0.3 to 1.5 s."""
@@ -75,6 +79,7 @@ class DeploymentService:
         self._settings = settings
         self._metrics = metrics
         self._guard = guard
+        self._judge = ConfigCheck()
 
     async def start(self, wanted: DeploymentIn, actor: Actor, once: Once) -> DeploymentOut:
         """Raises InvalidInput, NotFound, Forbidden, Conflict, DeploymentRunning; Unavailable (a repeat helps)."""
@@ -173,6 +178,10 @@ class DeploymentService:
         plugin = await uow.plugins.get(wanted.plugin_id)
         if plugin.status == PluginStatus.ARCHIVED:
             raise Conflict(f"{plugin.name} is Archived and cannot be deployed")
+        if plugin.status == PluginStatus.DEPRECATED and not wanted.allow_deprecated:
+            raise Conflict(
+                f"{plugin.name} is Deprecated: {plugin.deprecation_reason}; deploy what replaces it, or send allowDeprecated"
+            )
         version = await uow.versions.get(wanted.plugin_id, wanted.version)
         await refuse_held(uow, wanted)
         if wanted.freeze_override_reason:
@@ -198,7 +207,7 @@ class DeploymentService:
         check_deployable(version, wanted.environment, allow_deprecated=wanted.allow_deprecated)
         route = await uow.routes.current(wanted.environment, plugin.name)
         try:
-            await check_admission(uow, version, wanted.environment, self._guard, request)
+            await check_admission(uow, version, wanted.environment, self._guard, request, self._judge)
             return Prepared(request, make_plan(request, policy, version.ref, route.state.stable if route else None))
         except (Conflict, DependencyConflict):
             # What is served now need not be what is served when its turn comes.
@@ -218,13 +227,15 @@ class DeploymentService:
 
     async def get(self, deployment_id: str) -> Found:
         """The freshest picture: of a running deployment the workflow's own, when it tells one within a second."""
-        row = await self.row(deployment_id)
+        async with self._unit_of_work() as uow:
+            row = await uow.deployments.get(deployment_id)
+            steps = _planned(await uow.deployments.events(deployment_id, limit=PLANNED_WITHIN))
         if row.progress.status not in TERMINAL:
             told = await self._rollouts.status(Handle(row.workflow_id, row.run_id))
             # The workflow id belongs to (environment, plugin): a later deployment may answer under it.
             if told and told.deployment_id == deployment_id and told.sequence > row.progress.sequence:
-                return Found(self._view(told, row), "workflow")
-        return Found(self.view(row), "projection")
+                return Found(self._view(told, row, steps), "workflow")
+        return Found(self._view(row.progress, row, steps), "projection")
 
     async def list(self, where: DeploymentFilter, page: Page) -> tuple[list[DeploymentOut], int]:
         """Newest first, from the projection."""
@@ -245,8 +256,8 @@ class DeploymentService:
     def view(self, row: DeploymentRow) -> DeploymentOut:
         return self._view(row.progress, row)
 
-    def _view(self, progress: DeploymentProgress, row: DeploymentRow) -> DeploymentOut:
-        return DeploymentOut.of(progress, row.workflow_id, row.run_id, self._settings.temporal)
+    def _view(self, progress: DeploymentProgress, row: DeploymentRow, steps: tuple[str, ...] = ()) -> DeploymentOut:
+        return DeploymentOut.of(progress, row.workflow_id, row.run_id, self._settings.temporal, steps)
 
 
 async def row_or_none(uow: UnitOfWork, deployment_id: str) -> DeploymentRow | None:
@@ -292,6 +303,12 @@ def _opening(prepared: Prepared, handle: Handle) -> DeploymentRow:
         progress = progress.model_copy(update=planned)
     config = request.config.model_dump(mode="json")
     return DeploymentRow(progress=progress, config=config, workflow_id=handle.workflow_id, run_id=handle.run_id)
+
+
+def _planned(timeline: Sequence[TimelineEvent]) -> tuple[str, ...]:
+    """Titles of the steps, as the workflow told when it had planned; a release before this one told none."""
+    told = next((event.data.get("steps", ()) for event in timeline if event.kind == "plan"), ())
+    return tuple(str(title) for title in told)
 
 
 def _approvals(plan: Plan) -> int:

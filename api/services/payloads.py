@@ -1,7 +1,6 @@
 """Decrypts payloads for people who look at a workflow: Temporal's codec protocol, as the Web UI and its CLI speak it."""
 
 import base64
-import binascii
 from collections.abc import Sequence
 
 from temporalio.api.common.v1 import Payload
@@ -33,7 +32,7 @@ def _payload(number: int, given: PayloadJson) -> Payload:
     try:
         metadata = {name: base64.b64decode(value, validate=True) for name, value in given.metadata.items()}
         return Payload(metadata=metadata, data=base64.b64decode(given.data, validate=True))
-    except binascii.Error:
+    except ValueError:  # not base64, or text that is not even ASCII
         raise InvalidInput(
             f"payload {number} is not base64",
             [FieldFault(f"payloads[{number}]", "metadata's values and data are base64, as in protobuf's JSON")],

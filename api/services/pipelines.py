@@ -90,6 +90,11 @@ class PipelineService:
         plugin = await uow.plugins.get(wanted.plugin_id)
         if plugin.status == PluginStatus.ARCHIVED:
             raise Conflict(f"{plugin.name} is Archived and cannot be deployed")
+        if plugin.status == PluginStatus.DEPRECATED:
+            raise Conflict(
+                f"{plugin.name} is Deprecated: {plugin.deprecation_reason}; no pipeline takes it on, a deployment with "
+                "allowDeprecated does"
+            )
         version = await uow.versions.get(wanted.plugin_id, wanted.version)
         _check_order(wanted)
         for stage in wanted.stages:

@@ -4,9 +4,13 @@ from datetime import datetime
 from typing import Any
 
 from api.metrics import ApiMetrics
+from api.schemas.common import CommandIn
 from api.schemas.plugins import PluginChange, PluginIn, PluginOut
 from api.services.actor import Actor, caller_address
 from api.services.idempotency import Once, fingerprint
+from hotswap.domain.base import bounded
+from hotswap.domain.errors import Conflict, FieldFault, InvalidInput
+from hotswap.domain.lifecycle import PluginStatus
 from hotswap.domain.registry import AuditEntry, Page, Plugin
 from hotswap.ports.records import PluginFilter, UnitOfWorkFactory
 from hotswap.tracing import SpanName, span
@@ -67,6 +71,34 @@ class PluginService:
             await uow.audit.append(entry("plugin.changed", "plugin", name, actor, now, details))
             await uow.commit()
         return PluginOut.of(plugin)
+
+    async def advise(self, name: str, body: CommandIn, actor: Actor, once: Once, *, against: bool) -> PluginOut:
+        """Deprecate it, or take that back. Raises NotFound, InvalidInput without a reason, Conflict in any other status."""
+        verb = "deprecate" if against else "reinstate"
+        if not body.reason.strip():
+            raise InvalidInput(
+                f"reason: is required to {verb} a plugin", [FieldFault("reason", f"is required to {verb}; say why")]
+            )
+        before, after = PluginStatus.ACTIVE, PluginStatus.DEPRECATED
+        if not against:
+            before, after = after, before
+        request_hash = fingerprint({"plugin": name, "verb": verb, "reason": body.reason})
+        async with self._unit_of_work() as uow:
+            if known := await once.first_answer(uow, request_hash, PluginOut):
+                return known
+            now = await uow.now()
+            found = await uow.plugins.get(name)
+            if found.status is not before:
+                raise Conflict(f"{name} is {found.status}; only what is {before} can be {verb}d")
+            reason = body.reason if against else ""
+            plugin = found.model_copy(update={"status": after, "deprecation_reason": reason, "updated_at": now})
+            await uow.plugins.save(plugin)
+            details = {"from": before, "to": after, "reason": bounded(body.reason)}
+            await uow.audit.append(entry(f"plugin.{verb}d", "plugin", name, actor, now, details))
+            answer = PluginOut.of(plugin)
+            await once.keep(uow, request_hash, 200, answer)
+            await uow.commit()
+        return answer
 
     async def delete(self, name: str, actor: Actor) -> None:
         """Raises NotFound, or Conflict while a route or a deployment names it."""

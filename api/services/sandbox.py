@@ -39,6 +39,7 @@ from hotswap.domain.sandbox import (
 from hotswap.ports.records import UnitOfWork, UnitOfWorkFactory
 from hotswap.ports.sandbox_records import SandboxFilter
 from hotswap.runtime.caps import above, capped
+from hotswap.runtime.config_check import ConfigCheck
 from workflows.messages import Command
 from workflows.sandbox_messages import END, EXECUTE, ExecuteCommand
 
@@ -56,6 +57,7 @@ class SandboxService:
         self._unit_of_work = unit_of_work
         self._reached = sandboxes
         self._settings = settings
+        self._config_check = ConfigCheck()
 
     @property
     def _sandboxes(self) -> Sandboxes:
@@ -170,6 +172,8 @@ class SandboxService:
             if (size := len(json.dumps(content, separators=(",", ":")))) > MAX_REQUEST_BYTES:
                 fault = f"is {size} bytes of JSON; at most {MAX_REQUEST_BYTES} are taken"
                 raise InvalidInput(f"{field} {fault}", [FieldFault(field, fault)])
+        if wanted.configuration is not None:
+            await self._check_configuration(version, wanted.configuration)
         execution = SandboxExecution(
             execution_id=execution_id,
             sandbox_id=session.sandbox_id,
@@ -181,6 +185,14 @@ class SandboxService:
             queued_at=await uow.now(),
         )
         return execution, request_text(wanted.parameters, wanted.configuration)
+
+    async def _check_configuration(self, version: PluginVersion, configuration: dict[str, Any]) -> None:
+        """As a tenant's: no plugin has to expect what no tenant could store. Raises InvalidInput naming each fault."""
+        manifest = version.manifest
+        whole = {**manifest.config_defaults(), **configuration}
+        if faults := await self._config_check.faults(manifest.configuration_schema, whole, manifest.version):
+            named = "; ".join(f"{fault.field}: {fault.message}" for fault in faults[:3])
+            raise InvalidInput(f"the configuration does not fit: {named}", faults)
 
     async def _ask(self, session: SandboxSession, execution: SandboxExecution) -> None:
         """Have the workflow take it; a refusal takes it off the record again."""

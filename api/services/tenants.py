@@ -224,7 +224,8 @@ def _warnings(
 ) -> list[str]:
     said = []
     if plugin.status in (PluginStatus.DEPRECATED, PluginStatus.ARCHIVED):
-        said.append(f"{plugin.name} is {plugin.status}: plan to move away from it")
+        why = f" ({plugin.deprecation_reason})" if plugin.deprecation_reason else ""
+        said.append(f"{plugin.name} is {plugin.status}{why}: plan to move away from it")
     pinned = row.pinned_version
     if pinned is not None and (plugin.name, pinned) in worn:
         said.append(

@@ -32,6 +32,14 @@ async def move(api: ApiClient, plugin: str, version: str, name: str, reason: str
     return answer
 
 
+async def advise(api: ApiClient, plugin: str, name: str, reason: str) -> Json:
+    """`name`: deprecate or reinstate, of the plugin itself."""
+    key = f"{name}-{uuid.uuid4().hex}"
+    path = f"{_plugin_path(plugin)}/{name}"
+    answer: Json = await api.call("POST", path, body={"reason": reason}, key=key)
+    return answer
+
+
 async def sign(api: ApiClient, plugin: str, version: str, signature: Json) -> Json:
     path = f"{version_path(plugin, version)}/sign"
     answer: Json = await api.call("POST", path, body=signature, repeatable=True)

@@ -13,6 +13,9 @@ from hotswap.cli.plugins import PluginArgument, VersionArgument
 from hotswap.cli.session import Session, command
 
 ReasonOption = Annotated[str, typer.Option("--reason", "-m", help="Why; goes into the audit log.", show_default=False)]
+WholeArgument = Annotated[
+    str | None, typer.Argument(help="Version, e.g. 1.0.0; without one, the plugin itself.", show_default=False)
+]
 
 
 def add_commands(app: typer.Typer) -> None:
@@ -41,17 +44,17 @@ async def approve(session: Session, plugin: PluginArgument, version: VersionArgu
 
 
 async def deprecate(
-    session: Session, plugin: PluginArgument, version: VersionArgument, reason: ReasonOption = ""
+    session: Session, plugin: PluginArgument, version: WholeArgument = None, reason: ReasonOption = ""
 ) -> None:
-    """Advise against a version and tell its tenants. What serves it goes on."""
-    await _move(session, plugin, version, "deprecate", reason)
+    """Advise against a version, or the plugin as a whole, and tell its tenants. What serves it goes on."""
+    await _advise(session, plugin, version, "deprecate", reason)
 
 
 async def reinstate(
-    session: Session, plugin: PluginArgument, version: VersionArgument, reason: ReasonOption = ""
+    session: Session, plugin: PluginArgument, version: WholeArgument = None, reason: ReasonOption = ""
 ) -> None:
-    """Take a deprecation back; the version has to be approved anew."""
-    await _move(session, plugin, version, "reinstate", reason)
+    """Take a deprecation back; a version has to be approved anew."""
+    await _advise(session, plugin, version, "reinstate", reason)
 
 
 async def archive(
@@ -59,6 +62,15 @@ async def archive(
 ) -> None:
     """Close a version that nothing needs, for good. Retention removes its artifact later."""
     await _move(session, plugin, version, "archive", reason)
+
+
+async def _advise(session: Session, plugin: str, version: str | None, name: str, reason: str) -> None:
+    if version is not None:
+        await _move(session, plugin, version, name, reason)
+        return
+    async with session.api() as api:
+        done = await calls.advise(api, plugin, name, reason)
+    session.output.say(f"{clean(plugin)} is {done['status']}", done)
 
 
 async def _move(session: Session, plugin: str, version: str, name: str, reason: str) -> None:

@@ -1,9 +1,10 @@
 """The base of every frozen model. Field names are snake_case in Python and camelCase on every wire."""
 
+import re
 from datetime import UTC, datetime
-from typing import Annotated
+from typing import Annotated, Any
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, StringConstraints
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, StringConstraints
 from pydantic.alias_generators import to_camel
 
 MAX_HISTORY_TEXT = 500
@@ -23,13 +24,20 @@ def bounded(text: str, limit: int = MAX_HISTORY_TEXT) -> str:
     return text if len(text) <= limit else text[: limit - 1] + "…"
 
 
+def _text(value: Any) -> Any:
+    """No bare number, whose unit nobody could tell, also not as text."""
+    if (isinstance(value, str) and re.match(r"\d{4}-", value) is None) or isinstance(value, int | float):
+        raise ValueError("must be an instant such as 2026-01-31T12:00:00Z")
+    return value
+
+
 def _aware(value: datetime) -> datetime:
     if value.tzinfo is None:
         raise ValueError("must carry a time zone, e.g. 2026-01-31T12:00:00Z")
     return value.astimezone(UTC)
 
 
-Instant = Annotated[datetime, AfterValidator(_aware)]
+Instant = Annotated[datetime, BeforeValidator(_text), AfterValidator(_aware)]
 """An aware datetime, normalised to UTC."""
 
 BoundedText = Annotated[str, AfterValidator(bounded)]

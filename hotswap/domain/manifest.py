@@ -14,7 +14,7 @@ import semver
 from jsonschema.exceptions import SchemaError
 from jsonschema.validators import Draft202012Validator
 from packaging.specifiers import InvalidSpecifier, SpecifierSet
-from pydantic import AfterValidator, Field, StringConstraints, ValidationError, model_validator
+from pydantic import AfterValidator, Field, StringConstraints, ValidationError, WithJsonSchema, model_validator
 
 from hotswap.domain.base import Model, PluginName
 from hotswap.domain.errors import FieldFault, ManifestInvalid
@@ -62,7 +62,18 @@ def _json_schema(value: dict[str, Any]) -> dict[str, Any]:
     return value
 
 
-SemVer = Annotated[str, AfterValidator(_semver)]
+_NUMBER = "(?:0|[1-9][0-9]*)"
+_IDENTIFIER = "(?:0|[1-9][0-9]*|[0-9]*[a-zA-Z-][0-9a-zA-Z-]*)"
+_SEMVER = (
+    rf"^{_NUMBER}\.{_NUMBER}\.{_NUMBER}(?:-{_IDENTIFIER}(?:\.{_IDENTIFIER})*)?(?:\+[0-9a-zA-Z-]+(?:\.[0-9a-zA-Z-]+)*)?$"
+)
+"""semver.org's own, for who reads our schemas; `_semver` decides."""
+
+SemVer = Annotated[
+    str,
+    AfterValidator(_semver),
+    WithJsonSchema({"type": "string", "pattern": _SEMVER, "maxLength": 50, "description": "SemVer 2.0.0"}),
+]
 Permission = Annotated[str, AfterValidator(check_permission)]
 JsonSchema = Annotated[dict[str, Any], AfterValidator(_json_schema)]
 

@@ -24,6 +24,7 @@ class Plugin(Model):
     author: str = Field(default="", max_length=255)
     documentation_url: str = Field(default="", max_length=2000)
     tags: tuple[str, ...] = ()
+    deprecation_reason: str = Field(default="", max_length=2000, description="why Deprecated, while it is")
     created_at: Instant
     updated_at: Instant
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Collection, Sequence
 from datetime import datetime, timedelta
-from typing import Protocol
+from typing import Any, Protocol
 
 from hotswap.domain.lifecycle import VersionStatus
 from hotswap.domain.plugin_health import HealthCheck
@@ -27,6 +27,10 @@ class TenantStore(Protocol):
 
     async def of_tenant(self, tenant: str, plugins: Collection[str]) -> Sequence[TenantPlugin]:
         """The tenant's rows for these plugins, by plugin."""
+        ...
+
+    async def configured(self, plugin: str, after: str, limit: int) -> Sequence[tuple[str, dict[str, Any]]]:
+        """(tenant, configuration) of tenants past `after`, by tenant, that have one and are not pinned to a version."""
         ...
 
     async def sealed_otherwise(self, tenant: str, key_id: str, limit: int) -> Sequence[str]:

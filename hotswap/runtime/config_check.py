@@ -1,6 +1,6 @@
 """Judges a tenant's configuration by a version's configurationSchema, in a process of its own (schema_faults).
 
-Neighbours: api.services.tenants asks before it stores anything.
+Neighbours: api.services.tenants asks before it stores anything, activities.configurations before a stricter version comes.
 """
 
 import asyncio
@@ -32,18 +32,34 @@ class ConfigCheck:
         """What is wrong, by field from `configuration` on. Raises InvalidInput when the schema cannot be applied at all."""
         if not schema:
             return ()
+        (found,) = await self._asked(schema, [value], version)
+        return [
+            FieldFault(f"configuration.{path}" if path else "configuration", f"{message} (schema of {version})")
+            for path, message in found
+        ]
+
+    async def fields(
+        self, schema: dict[str, Any], values: Sequence[dict[str, Any]], version: str
+    ) -> Sequence[Sequence[str]]:
+        """For each value the fields that are wrong, from `configuration` on; not why, since that would tell the value."""
+        if not schema or not values:
+            return [()] * len(values)
+        found = await self._asked(schema, values, version)
+        return [
+            tuple(dict.fromkeys(f"configuration.{path}" if path else "configuration" for path, _ in faults))
+            for faults in found
+        ]
+
+    async def _asked(self, schema: dict[str, Any], values: Sequence[dict[str, Any]], version: str) -> Any:
         async with self._slots:
-            code, answer = await _judged(json.dumps({"schema": schema, "value": value}).encode())
+            code, answer = await _judged(json.dumps({"schema": schema, "values": values}).encode())
         if code != 0:
             why = (
                 f"cannot be checked: configurationSchema of {version} needs over {schema_faults.CPU_SECONDS} CPU seconds, "
                 "too much memory, or a $ref to elsewhere"
             )
             raise InvalidInput(f"configuration {why}", [FieldFault("configuration", why)])
-        return [
-            FieldFault(f"configuration.{path}" if path else "configuration", f"{message} (schema of {version})")
-            for path, message in json.loads(answer)
-        ]
+        return json.loads(answer)
 
 
 async def _judged(question: bytes) -> tuple[int, bytes]:

@@ -1,4 +1,4 @@
-"""A program of its own: reads {"schema", "value"} on stdin, writes [[path, message], ...] on stdout. For config_check.
+"""A program of its own: reads {"schema", "values"} on stdin, writes for each value [[path, message], ...]. For config_check.
 
 The schema is a plugin author's and a pattern such as (a+)+$ may never end, so CPU and memory are bounded first.
 """
@@ -32,7 +32,7 @@ def main() -> None:
     resource.setrlimit(resource.RLIMIT_CPU, (CPU_SECONDS, CPU_SECONDS))
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
     document = json.load(sys.stdin)
-    json.dump(faults(document["schema"], document["value"]), sys.stdout)
+    json.dump([faults(document["schema"], value) for value in document["values"]], sys.stdout)
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ from axe_playwright_python.async_playwright import Axe
 from playwright.async_api import Page, expect
 
 from hotswap.domain.analysis import Outcome
-from tests.browser.console import Console, S, nodes, serving, verdict
+from tests.browser.console import STEPS, Console, S, nodes, serving, verdict
 from tests.http.conftest import site as site
 from tests.http.people import PASSWORD, make_user
 from tests.http.site import API
@@ -264,8 +264,8 @@ async def test_every_view_is_accessible_and_fits_320_pixels(console: Console, sc
     await console.open("#/nodes")
     await expect(page.get_by_role("table", name="Environments")).to_be_visible()
     await console_is_fine(page, tmp_path, f"nodes-{scheme}")
-    await console.open("#/tenants")
-    await expect(page.get_by_role("heading", name="Tenants", level=1)).to_be_visible()
+    await console.open("#/tenants/acme")
+    await expect(page.get_by_role("table", name="Plugins of acme")).to_be_visible()
     await console_is_fine(page, tmp_path, f"tenants-{scheme}")
 
 
@@ -284,3 +284,37 @@ async def shoot(page: Page, folder: Path, name: str) -> None:
     path = folder / f"{name}.png"
     await page.screenshot(path=path, full_page=True)
     print(path)
+
+
+async def test_steps_to_come_have_their_titles(console: Console) -> None:
+    page = console.page
+    deployment = await console.canary()
+    await console.enter("viewer", f"#/rollouts/{deployment}")
+    steps = page.get_by_role("region", name="Steps and nodes").get_by_role("listitem")
+    await expect(steps.filter(has_text="step 7")).to_contain_text(
+        "not begun"
+    )  # a release before this one told no titles
+    planned = console.line(40, "plan", "8 steps from 1.0.0 to 2.0.0", steps=[*STEPS[:7], HOSTILE])
+    await console.site.project(deployment, planned)
+    await expect(steps.filter(has_text="promote")).to_contain_text("not begun")
+    await expect(steps.filter(has_text="<script>")).to_contain_text("not begun")
+    assert await page.title() != "owned"
+
+
+async def test_the_tenants_page_shows_what_the_api_tells(console: Console) -> None:
+    page, site = console.page, console.site
+    await console.canary()
+    await site.approve("1.0.0")
+    for path, body in (("pin", {"version": "1.0.0"}), ("disable", None)):
+        ask = site.owner.put if path == "pin" else site.owner.post
+        assert (await ask(f"{API}/tenants/acme/plugins/greeter/{path}", json=body)).status_code == 200
+    await console.enter("owner", "#/tenants")
+    await page.get_by_role("list", name="Your tenants").get_by_role("link", name="acme").click()
+    row = page.get_by_role("table", name="Plugins of acme").get_by_role("row", name="greeter")
+    for told in ("disabled", "1.0.0", "Development 1.0.0"):
+        await expect(row).to_contain_text(told)
+    await page.get_by_label("Tenant", exact=True).fill("globex")
+    await button(page, "Show").click()
+    await expect(page.get_by_role("alert")).to_contain_text("may not act for this tenant")
+    assert [fault for fault in console.faults if "403" not in fault] == []
+    console.faults.clear()

@@ -133,6 +133,7 @@ async def test_save_replaces_the_row_but_not_what_the_versions_say(unit_of_work:
                 "display_name": "Changed",
                 "status": PluginStatus.DEPRECATED,
                 "tags": ("new",),
+                "deprecation_reason": "use exporter",
                 "updated_at": EPOCH.replace(year=2027),
                 "current_version": "1.0.0",
             }

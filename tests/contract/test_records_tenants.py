@@ -98,6 +98,23 @@ async def test_secrets_under_another_key_are_found(registered: UnitOfWorkFactory
         assert await uow.tenants.sealed_otherwise("acme", "dk_3", 1) == [PLUGIN]
 
 
+async def test_who_configured_a_plugin_and_may_be_moved(registered: UnitOfWorkFactory) -> None:
+    async with registered() as uow:
+        for tenant, changes in (
+            ("acme", {"configuration": {"a": 1}}),
+            ("bolt", {"configuration": {"b": 2}, "pinned_version": "1.0.0"}),
+            ("core", {"enabled": False}),
+            ("dyne", {"configuration": {}}),
+        ):
+            row = await uow.tenants.hold(tenant, PLUGIN, "ada")
+            await uow.tenants.save(row.model_copy(update=changes))
+        other = await uow.tenants.hold("acme", "importer", "ada")
+        await uow.tenants.save(other.model_copy(update={"configuration": {"c": 3}}))
+        assert list(await uow.tenants.configured(PLUGIN, "", 10)) == [("acme", {"a": 1}), ("dyne", {})]
+        assert list(await uow.tenants.configured(PLUGIN, "", 1)) == [("acme", {"a": 1})]
+        assert list(await uow.tenants.configured(PLUGIN, "acme", 10)) == [("dyne", {})]
+
+
 async def test_the_latest_route_of_each_environment(registered: UnitOfWorkFactory) -> None:
     ref = make_version(PLUGIN, "1.0.0").ref
     async with registered() as uow:

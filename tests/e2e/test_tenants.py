@@ -183,11 +183,16 @@ async def test_a_tenants_changes_hold_on_every_node_and_its_secret_is_found_nowh
     temporal = live.settings.temporal
     async for workflow_id, history in histories(temporal.address, temporal.namespace):
         places[f"history {workflow_id}"] = history
+    assert live.spans is not None
+    told = await asyncio.to_thread(live.spans.wait, lambda spans: any(plugin in repr(one.facts) for one in spans))
+    assert told, "what was done with the plugin is among the spans"
+    places["traces"] = repr(live.spans.spans()).encode()
     logs = {f"log {path.name}": path.read_bytes() for path in live.stack._data.logs.iterdir() if path.is_file()}
     places |= logs
     assert len(logs) >= 6
     assert any(plugin.encode() in text for name, text in places.items() if name.startswith("history ")), "we look there"
     assert any(b"printed" in text and b"***" in text for text in logs.values()), "the plugin did print it, masked"
+    assert plugin.encode() in places["traces"]
     assert b"api-key" in places["table tenant_plugin_configs"]
     found = [name for name, text in places.items() if any(form in text for form in forms(marker))]
     assert found == []

@@ -58,6 +58,11 @@ def _asking(method: str, path: str, **body: Any) -> Scenario:
     return send
 
 
+async def _reinstated(site: Site) -> Any:
+    await site.admin.post(f"{API}/plugins/greeter/deprecate", json={"reason": "why"})
+    return await site.admin.post(f"{API}/plugins/greeter/reinstate", json={"reason": "why"})
+
+
 async def _retry(site: Site) -> Any:
     deployment = await _deployment(site)
     await site.project(deployment, status=DeploymentStatus.ABORTED)
@@ -197,6 +202,8 @@ CHANGES: dict[str, Scenario] = {
     "POST /api/v1/plugins": _asking("POST", "/plugins", name="other"),
     "PUT /api/v1/plugins/{pluginId}": _asking("PUT", "/plugins/greeter", author="me"),
     "DELETE /api/v1/plugins/{pluginId}": _asking("DELETE", "/plugins/greeter"),
+    "POST /api/v1/plugins/{pluginId}/deprecate": _asking("POST", "/plugins/greeter/deprecate", reason="why"),
+    "POST /api/v1/plugins/{pluginId}/reinstate": _reinstated,
     "POST /api/v1/plugins/{pluginId}/versions": lambda site: site.upload("greeter", "2.0.0"),
     "POST /api/v1/plugins/{pluginId}/versions/presigned": _asking(
         "POST", "/plugins/greeter/versions/presigned", version="2.0.0", digest="d" * 64, sizeBytes=1000

@@ -49,7 +49,7 @@ async def test_a_key_that_is_not_ours_is_named_and_nothing_is_told(site: Site) -
     assert "was changed or cut" in error_of(answer, 400, "VALIDATION_ERROR")["message"]
 
 
-@pytest.mark.parametrize("wrong", [{"data": "?"}, {"metadata": {"encoding": "!"}}])
+@pytest.mark.parametrize("wrong", [{"data": "?"}, {"metadata": {"encoding": "!"}}, {"data": "ö"}])
 async def test_what_is_not_base64_is_told_by_its_place(site: Site, wrong: dict[str, Any]) -> None:
     answer = await site.admin.post(DECODE, json={"payloads": [MessageToDict(PLAIN), wrong]})
     assert "payloads[1]" in fields_of(error_of(answer, 400, "VALIDATION_ERROR"))

@@ -1,14 +1,20 @@
 """Health, readiness by dependency, metrics by route, nodes, environments, the audit log."""
 
 import asyncio
+from collections.abc import Sequence
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
+from api.services.readiness import KeyCheck
 from hotswap.domain.deployment import Environment
+from hotswap.domain.errors import Unavailable
 from hotswap.domain.registry import NodeRecord
-from tests.http.site import API, Site, error_of, fields_of
+from hotswap.ports.keys import WrappedKey
+from tests.http.site import API, Site, error_of, fields_of, make_site
 
 
 async def test_all_dependencies_are_named_with_their_state(site: Site) -> None:
@@ -50,6 +56,55 @@ async def test_a_dependency_that_hangs_is_away(site: Site, monkeypatch: pytest.M
     checks[name] = (checks[name][0], asyncio.Event().wait)  # type: ignore[assignment]
     answer = await asyncio.wait_for(site.nobody.get("/ready"), 5)
     assert answer.json()["dependencies"][name]["state"] == "away"
+
+
+class Provider:
+    """A key provider that may be away, hang, or have lost its key. Counts how often it is asked."""
+
+    def __init__(self, mood: str = "well") -> None:
+        self.mood = mood
+        self.asked = 0
+
+    async def wrap(self, data_key: bytes, context: str) -> WrappedKey:
+        self.asked += 1
+        if self.mood == "away":
+            raise Unavailable("vault at https://vault.internal answers nothing")
+        if self.mood == "hangs":
+            await asyncio.Event().wait()
+        return WrappedKey(data_key.hex(), "key-1", context)
+
+    async def unwrap(self, keys: Sequence[WrappedKey]) -> Sequence[bytes | None]:
+        return [bytes.fromhex(key.wrapped) if self.mood == "well" else None for key in keys]
+
+    async def close(self) -> None: ...
+
+
+@pytest.mark.parametrize("mood", ["away", "hangs", "lost its key"])
+async def test_a_key_provider_that_cannot_wrap_is_named_and_asked_seldom(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mood: str
+) -> None:
+    monkeypatch.setattr("api.services.readiness.CHECK_SECONDS", 0.2)
+    provider = Provider(mood)
+    site = make_site(tmp_path, keys=provider)
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(site.app), base_url="http://api.test") as client:
+        for _ in range(3):
+            answer = await asyncio.wait_for(client.get("/ready"), 20)
+            assert (answer.status_code, answer.json()["status"]) == (200, "degraded")
+            assert answer.json()["dependencies"]["keys"]["state"] == "away"
+            assert "vault" not in answer.text
+    assert provider.asked == 1
+
+
+async def test_a_key_provider_that_is_well_again_is_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    provider = Provider("away")
+    check = KeyCheck(provider)
+    with pytest.raises(Unavailable):
+        await check.ready()
+    provider.mood = "well"
+    with pytest.raises(Unavailable):
+        await check.ready()
+    monkeypatch.setattr("api.services.readiness.KEYS_SECONDS", 0.0)
+    await check.ready()
 
 
 async def test_requests_are_counted_by_route_and_strangers_do_not_grow_the_labels(site: Site) -> None:

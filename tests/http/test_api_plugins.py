@@ -196,3 +196,22 @@ async def test_what_has_not_changed_is_not_sent_again(site: Site) -> None:
     await site.admin.put(f"{API}/plugins/greeter", json={"description": "says hello"})
     changed = await site.viewer.get(f"{API}/plugins/greeter", headers={"If-None-Match": before})
     assert (changed.status_code, changed.json()["description"]) == (200, "says hello")
+
+
+async def test_a_deprecated_plugin_warns_its_tenants_and_is_deployed_on_purpose_only(site: Site) -> None:
+    await site.ship()
+    path = f"{API}/plugins/greeter"
+    assert fields_of(error_of(await site.admin.post(f"{path}/deprecate"), 400, "VALIDATION_ERROR")).keys() == {"reason"}
+    error_of(await site.admin.post(f"{path}/reinstate", json={"reason": "x"}), 409, "CONFLICT")
+    done = await site.admin.post(f"{path}/deprecate", json={"reason": "use invoice-check"})
+    assert (done.json()["status"], done.json()["deprecationReason"]) == ("Deprecated", "use invoice-check")
+    assert (await site.viewer.get(path)).json() == done.json()
+    error_of(await site.admin.post(f"{path}/deprecate", json={"reason": "again"}), 409, "CONFLICT")
+    (warning,) = (await site.owner.get(f"{API}/tenants/acme/plugins/greeter")).json()["warnings"]
+    assert warning == "greeter is Deprecated (use invoice-check): plan to move away from it"
+    assert "use invoice-check" in error_of(await site.deploy(), 409, "CONFLICT")["message"]
+    stages = {"pluginId": "greeter", "version": "1.0.0", "stages": [{"environment": "Development"}]}
+    error_of(await site.admin.post(f"{API}/pipelines", json=stages), 409, "CONFLICT")
+    assert (await site.deploy(allowDeprecated=True)).status_code == 202
+    back = await site.admin.post(f"{path}/reinstate", json={"reason": "it is good after all"})
+    assert (back.json()["status"], back.json()["deprecationReason"]) == ("Active", "")

@@ -8,6 +8,7 @@ import pytest
 
 from hotswap.domain.errors import Conflict, Unavailable
 from hotswap.domain.sandbox import ExecutionStatus
+from tests.http.bundles import bundle
 from tests.http.fake_sandboxes import FakeSandboxes, echo
 from tests.http.site import API, Site, error_of, fields_of
 
@@ -307,3 +308,21 @@ async def test_a_session_whose_workflow_was_ended_by_hand_can_still_be_deleted(s
     found = (await site.developer.get(f"{API}/sandbox/{sandbox}")).json()
     assert (found["status"], found["endReason"]) == ("Deleted", "deleted by developer; its workflow was gone")
     assert fake(site).run is echo
+
+
+async def test_a_configuration_must_fit_as_a_tenants_must(site: Site) -> None:
+    schema = {"type": "object", "properties": {"region": {"enum": ["eu", "us"]}}, "required": ["region"]}
+    await site.register()
+    answer = await site.admin.post(
+        f"{API}/plugins/greeter/versions",
+        data={"version": "1.0.0"},
+        files={"binary": ("plugin.zip", bundle("greeter", configurationSchema=schema), "application/zip")},
+    )
+    assert answer.status_code == 201, answer.text
+    made = await site.developer.post(f"{API}/sandbox/create", json={"pluginId": "greeter", "version": "1.0.0"})
+    path = f"{API}/sandbox/{made.json()['sandboxId']}/execute"
+    wrong = {"method": "greet", "configuration": {"region": "mars"}}
+    error = error_of(await site.developer.post(path, json=wrong), 400, "VALIDATION_ERROR")
+    assert fields_of(error).keys() == {"configuration.region"}
+    for right in ({"method": "greet", "configuration": {"region": "eu"}}, {"method": "greet"}):
+        assert (await site.developer.post(path, json=right)).status_code == 202

@@ -25,6 +25,8 @@ ROLES = {
     "GET /api/v1/plugins/{pluginId}": ALL,
     "PUT /api/v1/plugins/{pluginId}": A,
     "DELETE /api/v1/plugins/{pluginId}": A,
+    "POST /api/v1/plugins/{pluginId}/deprecate": A,
+    "POST /api/v1/plugins/{pluginId}/reinstate": A,
     "POST /api/v1/plugins/{pluginId}/versions": AD,
     "GET /api/v1/plugins/{pluginId}/versions": ALL,
     "GET /api/v1/plugins/{pluginId}/versions/{version}": ALL,

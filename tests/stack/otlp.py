@@ -31,6 +31,8 @@ class ReceivedSpan:
     failed: bool
     facts: dict[str, Any] = field(hash=False)
     links: tuple[tuple[str, str], ...] = ()
+    said: tuple[str, ...] = ()
+    """The status' message and every event, exceptions with their texts, for who looks for what must not be there."""
 
 
 class _Server(http.server.ThreadingHTTPServer):
@@ -129,6 +131,7 @@ def decoded(body: bytes) -> Iterator[ReceivedSpan]:
                     failed=span.status.code == span.status.STATUS_CODE_ERROR,
                     facts=_facts(span.attributes),
                     links=tuple((link.trace_id.hex(), link.span_id.hex()) for link in span.links),
+                    said=(span.status.message, *(f"{one.name} {_facts(one.attributes)}" for one in span.events)),
                 )
 
 

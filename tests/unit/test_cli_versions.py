@@ -192,3 +192,12 @@ def test_keys_are_trusted_listed_and_distrusted(api: FakeApi, key: Path) -> None
     api.on(f"POST /api/v1/publisher-keys/{key_id}/revoke", (200, gone))
     assert run(api, "distrust", key_id, "-m", "leaked", "--force").exit_code == 0
     assert api.last(f"POST /api/v1/publisher-keys/{key_id}/revoke").json() == {"reason": "leaked", "force": True}
+
+
+@pytest.mark.parametrize("name", ["deprecate", "reinstate"])
+def test_without_a_version_the_plugin_itself_is_meant(api: FakeApi, name: str) -> None:
+    path = f"POST /api/v1/plugins/greeter/{name}"
+    api.on(path, (200, {"name": "greeter", "status": "Deprecated"}))
+    done = run(api, name, "greeter", "-m", "use exporter")
+    assert (done.exit_code, done.stdout) == (0, "greeter is Deprecated\n")
+    assert api.last(path).json() == {"reason": "use exporter"}

@@ -51,6 +51,7 @@ from hotswap.ports.metrics import Readings
 from hotswap.ports.node_runtime import NodeReport, ProbeReport, SmokeReport
 from hotswap.ports.sandbox import SmokeResult, TrialReport
 from hotswap.runtime.bundle import digest_file
+from hotswap.runtime.config_check import ConfigCheck
 from hotswap.runtime.signature_guard import RegistrySignatureGuard
 from tests.workflow import aftercare
 from workflows.catalog import DEPLOYMENT_WORKFLOWS, WORKFLOW_RUNNER
@@ -274,7 +275,7 @@ class World:
             task_queue=self.queue,
             workflows=DEPLOYMENT_WORKFLOWS,
             activities=[
-                PlanningActivities(uow, guard).plan_deployment,
+                PlanningActivities(uow, guard, ConfigCheck()).plan_deployment,
                 RetentionActivities(Retention(uow, self.store)).sweep_retention,
                 ArtifactActivities(self.store, 1_000_000, guard).verify_artifact,
                 TrialActivities(self.store, self.trial, self.scratch, 1_000_000).run_trial,

@@ -2,6 +2,7 @@
 
 from collections.abc import Collection, Sequence
 from datetime import datetime, timedelta
+from typing import Any
 
 from hotswap.adapters import record_rules, tenant_rules
 from hotswap.adapters.memory.record_state import RecordState
@@ -59,6 +60,18 @@ class MemoryTenantStore(_Store):
         state = await self._transaction.reading()
         found = [_row(state, tenant, plugin) for plugin in sorted(set(plugins))]
         return [row for row in found if row is not None]
+
+    async def configured(self, plugin: str, after: str, limit: int) -> Sequence[tuple[str, dict[str, Any]]]:
+        record_rules.check_storable({"plugin": plugin, "after": after})
+        state = await self._transaction.reading()
+        tenants = sorted(tenant for tenant, name in state.tenant_rows if name == plugin and tenant > after)
+        rows = (_row(state, tenant, plugin) for tenant in tenants)
+        found = [
+            (row.tenant, row.configuration)
+            for row in rows
+            if row is not None and row.configuration is not None and row.pinned_version is None
+        ]
+        return found[:limit]
 
     async def sealed_otherwise(self, tenant: str, key_id: str, limit: int) -> Sequence[str]:
         record_rules.check_storable({"tenant": tenant, "keyId": key_id})

@@ -206,6 +206,7 @@ def _plugin_values(plugin: Plugin) -> dict[str, Any]:
         "author": plugin.author,
         "documentation_url": plugin.documentation_url,
         "tags": list(plugin.tags),
+        "deprecation_reason": plugin.deprecation_reason or None,
         "search_text": rules.search_text(plugin),
         "updated_at": plugin.updated_at,
     }
@@ -222,6 +223,7 @@ def _plugin(row: Row[Any]) -> Plugin:
         author=row.author,
         documentation_url=row.documentation_url,
         tags=tuple(row.tags),
+        deprecation_reason=row.deprecation_reason or "",
         created_at=row.created_at,
         updated_at=row.updated_at,
     )

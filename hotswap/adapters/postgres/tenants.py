@@ -89,6 +89,18 @@ class PostgresTenantStore:
         query = select(tenant_plugin_configs).where(_configs.tenant_id == tenant, _configs.plugin_id.in_(plugins))
         return [_tenant_plugin(row) for row in await self._session.all(query.order_by(_configs.plugin_id))]
 
+    async def configured(self, plugin: str, after: str, limit: int) -> Sequence[tuple[str, dict[str, Any]]]:
+        record_rules.check_storable({"plugin": plugin, "after": after})
+        query = select(_configs.tenant_id, _configs.configuration).where(
+            _configs.plugin_id == plugin,
+            _configs.tenant_id > after,
+            _configs.configuration.is_not(None),
+            func.jsonb_typeof(_configs.configuration) == "object",
+            _configs.pinned_version.is_(None),
+        )
+        rows = await self._session.all(query.order_by(_configs.tenant_id).limit(limit))
+        return [(row.tenant_id, row.configuration) for row in rows]
+
     async def sealed_otherwise(self, tenant: str, key_id: str, limit: int) -> Sequence[str]:
         record_rules.check_storable({"tenant": tenant, "keyId": key_id})
         entry = func.jsonb_each(_configs.secrets).table_valued("key", "value").lateral("entry")
