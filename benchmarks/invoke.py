@@ -5,19 +5,21 @@ The floor (benchmarks.floor) and the node's router live in this one process and 
 With two cores the generator shares the host's, which then is full before the router's: there the ratio at saturation of
 the router's core is that of this process's CPU time for a request (what a saturated core can serve is its inverse), and
 `invoke.rate_ratio_to_floor` is what was served. Beside it what else people run (benchmarks.rivals).
-Run: make bench NAME=invoke
+Run: make bench NAME=invoke. ROUTERS=N in the environment: N router processes (ADR 23), each on a core of its own while
+there are some, against the same floor of one core; it takes a core for each, the host and the load to mean anything.
 """
 
 import os
 import statistics
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import uvloop
 
-from benchmarks.data_plane import BODY, TOKEN, cpu_seconds, data_plane, pin, tier
+from benchmarks.data_plane import BODY, TOKEN, DataPlane, cpu_seconds, data_plane, pin, tier
 from benchmarks.figures import figure
 from benchmarks.floor import serve_floor
 from benchmarks.hammer import Group, hammer, percentile, request
@@ -32,9 +34,9 @@ ROUTER_CORE = 0
 CORES = os.cpu_count() or 1
 OTHER_CORE = min(1, CORES - 1)
 LOAD_CORE = min(2, CORES - 1)
-SETTING = (
-    f"router and floor on core {ROUTER_CORE}, host ({tier()}) on core {OTHER_CORE}, load generator on core {LOAD_CORE}"
-)
+ROUTERS = int(os.environ.get("ROUTERS", "1"))
+ROUTER = "router" if ROUTERS == 1 else f"{ROUTERS} routers on as many cores"
+SETTING = f"{ROUTER} and floor on core {ROUTER_CORE}, host ({tier()}) on core {OTHER_CORE}, load generator on core {LOAD_CORE}"
 
 
 async def echo(parameters: dict[str, Any], context: Any) -> Any:
@@ -47,12 +49,15 @@ async def main() -> None:
     floor = await serve_floor(echo)
     floor_port = floor.sockets[0].getsockname()[1]
     with tempfile.TemporaryDirectory() as scratch:
-        async with data_plane(Path(scratch)) as plane:
+        async with data_plane(Path(scratch), routers=ROUTERS) as plane:
             report = await plane.supervisor.stage(order(1, await plane.version("1.0.0")))
             host_pid = report.hosts[0].pid
             assert host_pid
             pin(host_pid, OTHER_CORE)
-            await measure(floor_port, plane.port)
+            if ROUTERS > 1:
+                for number, pid in enumerate(plane.router_pids()):
+                    pin(pid, number % CORES)
+            await measure(floor_port, plane)
 
         async def floor_rate() -> float:
             return (await saturate(floor_port))[0]
@@ -61,13 +66,14 @@ async def main() -> None:
     floor.close()
 
 
-async def measure(floor_port: int, router_port: int) -> None:
+async def measure(floor_port: int, plane: DataPlane) -> None:
+    router_port = plane.port
     for port in (floor_port, router_port):  # warm-up: caches, allocator, the adaptive interpreter
         await saturate(port, 0.5)
     ratios, by_cpu, rates = [], [], []
     for _ in range(PAIRS):
         floor_rate, floor_cpu = await saturate(floor_port)
-        rate, cpu = await saturate(router_port)
+        rate, cpu = await saturate(router_port, pids=plane.router_pids())
         ratios.append(rate / floor_rate)
         by_cpu.append(floor_cpu / cpu)
         rates.append(rate)
@@ -101,11 +107,11 @@ def ask() -> bytes:
     return request("/invoke/acme/invoice/echo", TOKEN, BODY)
 
 
-async def saturate(port: int, seconds: float = SECONDS) -> tuple[float, float]:
-    """Requests a second, and this process's CPU seconds for each."""
-    used = cpu_seconds(os.getpid())
+async def saturate(port: int, seconds: float = SECONDS, pids: Sequence[int] = (0,)) -> tuple[float, float]:
+    """Requests a second, and the CPU seconds for each of these processes together; 0 = this one."""
+    used = sum(cpu_seconds(pid or os.getpid()) for pid in pids)
     seen = (await hammer([Group("all", port, ask(), CONNECTIONS)], seconds, LOAD_CORE))["all"]
-    used = cpu_seconds(os.getpid()) - used
+    used = sum(cpu_seconds(pid or os.getpid()) for pid in pids) - used
     if seen.statuses().keys() != {200}:
         sys.exit(f"not all requests were answered: {seen.statuses()} {seen.faults}")
     span = max(b + t for b, t in zip(seen.began, seen.took, strict=True)) - seen.began[0]

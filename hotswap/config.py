@@ -28,6 +28,8 @@ from hotswap.domain.signatures import KeyId
 from hotswap.lifeline import READY_FILE
 
 MIB = 1024 * 1024
+MAX_ROUTERS = 32
+"""Of a node: each host has a line to each, and memory for 64 (hotswap.runtime.protocol.MAX_LINES)."""
 
 
 class SettingsInvalid(HotSwapError):
@@ -95,6 +97,12 @@ class NodeSettings(SettingsGroup):
     max_connections_per_address: int = Field(default=1024, ge=1, description="a balancer counts as one address")
     max_queued: int = Field(default=4000, ge=0, description="requests that wait for busy versions, all together")
     max_in_flight_per_host: int = Field(default=1000, ge=1, description="calls one plugin process may work on at once")
+    routers: int = Field(
+        default=1,
+        ge=0,
+        le=MAX_ROUTERS,
+        description="1 = within the node's process; N = processes of their own on one port; 0 = one for each core",
+    )
     quota: QuotaSettings = Field(default_factory=QuotaSettings)
     # docs/hosts.md tells what each of these does to the hosts.
     max_concurrency: int = Field(

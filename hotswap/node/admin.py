@@ -8,7 +8,7 @@ import asyncio
 import contextlib
 import hmac
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from datetime import UTC, datetime
 from typing import Annotated, TypeVar
 
@@ -25,7 +25,6 @@ from hotswap.node import metrics
 from hotswap.node.answers import trace_id
 from hotswap.node.exposition import CONTENT_TYPE
 from hotswap.node.figures import FigureBook
-from hotswap.node.router import Router
 from hotswap.node.supervisor import NodeSupervisor
 from hotswap.node.usage import CpuShares, usage
 from hotswap.ports.health import NodeProbes
@@ -43,10 +42,14 @@ def create_admin(
     admin_token: str,
     supervisor: NodeSupervisor,
     book: FigureBook,
-    router: Router,
+    router: metrics.RouterGauges,
     waiting_for: Callable[[], str],
+    refresh: Callable[[], Awaitable[None]],
 ) -> FastAPI:
-    """The app. `waiting_for` says in words what the node still lacks to serve; "" = ready. `admin_token` not empty."""
+    """The app. `waiting_for` says in words what the node still lacks to serve; "" = ready. `admin_token` not empty.
+
+    `refresh` returns when the counts hold all that routers counted until now.
+    """
     if not admin_token:
         raise ValueError("/figures needs an admin token")
     app = FastAPI(
@@ -71,6 +74,7 @@ def create_admin(
 
     @app.get("/metrics")
     async def prometheus() -> Response:
+        await refresh()
         page = metrics.render(environment, supervisor, book, router, shares)
         return StreamingResponse(page, headers={"content-type": CONTENT_TYPE})
 
@@ -87,7 +91,9 @@ def create_admin(
     @app.get("/figures")
     async def figures(request: Request, plugin: Annotated[str, Query()], since: Annotated[str, Query()]) -> Response:
         authorize(request)
-        answer = supervisor.figures(_parsed(_plugin, "plugin", plugin), _parsed(_instant, "since", since))
+        asked = (_parsed(_plugin, "plugin", plugin), _parsed(_instant, "since", since))
+        await refresh()
+        answer = supervisor.figures(*asked)
         return Response(answer.model_dump_json(), media_type="application/json")
 
     @app.post("/probe")

@@ -13,7 +13,6 @@ from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 from datetime import UTC, datetime
 from functools import partial
-from time import monotonic
 
 from temporalio.client import Client
 
@@ -30,16 +29,15 @@ from hotswap.node.call_spans import CallSpans
 from hotswap.node.cores import Cores
 from hotswap.node.eviction import EvictionPolicy, Evictor
 from hotswap.node.figures import FigureBook
+from hotswap.node.front import front_of
 from hotswap.node.handover import Predecessor, Successor
 from hotswap.node.health_log import HealthLog
-from hotswap.node.limits import RouterLimits
 from hotswap.node.orders import Orders, until
-from hotswap.node.quotas import Meters
 from hotswap.node.reconcile import Reconciler
 from hotswap.node.router import Router
 from hotswap.node.succession import DRAIN_GRACE, Succession, predecessor
 from hotswap.node.supervisor import NodeSupervisor
-from hotswap.node.tenant_auth import TenantAuth, TenantKeys
+from hotswap.node.tenant_auth import TenantKeys
 from hotswap.node.tenant_watch import TenantWatch
 from hotswap.ports.artifacts import ArtifactStore
 from hotswap.ports.hosts import HostLauncher, SchemaCheck
@@ -60,6 +58,11 @@ def check_settings(settings: Settings) -> None:
         faults.append("HOTSWAP_NODE__ADMIN_TOKEN is not set; every node needs one, the same in the environment")
     if settings.sandbox.tier == "none" and settings.node.environment is Environment.PRODUCTION:
         faults.append("HOTSWAP_SANDBOX__TIER=none is never accepted for Production; use strong or standard")
+    if settings.node.replace and settings.node.routers != 1:
+        faults.append(
+            f"HOTSWAP_NODE__REPLACE=true does not go with HOTSWAP_NODE__ROUTERS={settings.node.routers}: listeners of "
+            "router processes cannot be handed over; set HOTSWAP_NODE__ROUTERS=1, or stop the node and start it anew"
+        )
     for module in preload.missing(settings.sandbox.preload):
         faults.append(
             f"{preload.SETTING}: there is no module '{module}'; correct its name, install it, or take it off the list"
@@ -96,9 +99,10 @@ class NodeAgent:
         self._launcher = launcher
         self._unit_of_work = unit_of_work
         self._connect = connect
-        self._tenants = tenants
         self._tenant_changes = tenant_changes
         self._book = FigureBook()
+        self._front = front_of(settings, launcher, self._book, tenants, _call_spans(tracing, node))
+        self.router = self._front.router
         bundles = BundleCache(
             store,
             node.data_dir / "bundles",
@@ -109,35 +113,21 @@ class NodeAgent:
             check_signature=partial(guard_of(settings.signatures, unit_of_work).check, environment=node.environment),
         )
         self.supervisor = NodeSupervisor(
-            node.id, launcher, bundles, self._book, node.probe, check_schema, standby=node.standby
+            node.id,
+            self._front.launcher,
+            bundles,
+            self._book,
+            node.probe,
+            check_schema,
+            standby=node.standby,
+            routes=self._front.routes,
+            spread=self._front.spread,
         )
         self._evictor = Evictor(
             self.supervisor,
             EvictionPolicy(idle_after=node.idle_after, budget_bytes=node.memory_budget_mb * MIB),
         )
-        platform_token = node.tenant_token.get_secret_value() if node.tenant_token is not None else ""
-        auth = settings.auth
-        self._tenant_auth = TenantAuth(node.environment, platform_token, auth.issuer, auth.clock_skew)
-        self._meters = Meters(node.quota.quota(), monotonic)
-        self.router = Router(
-            node.id,
-            self.supervisor.routes,
-            platform_token,
-            node.invoke_timeout,
-            RouterLimits(
-                body_bytes=node.max_request_bytes,
-                reply_bytes=node.max_reply_bytes,
-                connections=node.max_connections,
-                connections_per_address=node.max_connections_per_address,
-                queued=node.max_queued,
-                in_flight_per_host=node.max_in_flight_per_host,
-            ),
-            self._meters,
-            tenant_auth=self._tenant_auth,
-            disabled=tenants.disabled if tenants is not None else frozenset(),
-            spans=_call_spans(tracing, node),
-        )
-        self.supervisor.on_change(self.router.wake)
+        self.supervisor.on_change(self._front.changed)
         self._waiting_for = "its parts to start"
         self._admin_app = create_admin(
             node.environment,
@@ -146,6 +136,7 @@ class NodeAgent:
             self._book,
             self.router,
             lambda: self._waiting_for,
+            self._front.refresh,
         )
 
     async def run(self, stop: asyncio.Event, announce: Callable[[], None]) -> None:
@@ -164,14 +155,14 @@ class NodeAgent:
                 record,
                 self._settings.node.reconcile,
                 self._settings.node.beat,
-                self._meters.set_overrides,
-                self._tenants,
+                self._front.set_quotas,
+                self._front.tenants,
                 HealthLog(self.supervisor, self._unit_of_work, self._settings.node.environment),
             )
             self._waiting_for = "PostgreSQL, to restore its routes"
             if not await until(stop, reconciler.restore()):
                 return
-            tenant_keys = TenantKeys(self._tenant_auth, self._unit_of_work, self._settings.node.reconcile)
+            tenant_keys = TenantKeys(self._front.verifier, self._unit_of_work, self._settings.node.reconcile)
             await tenant_keys.look()
             # What was restored stays, as what was imported does (__main__): with 1,000 plugins a full collection of it would
             # stop the router for 25 ms.
@@ -205,6 +196,7 @@ class NodeAgent:
             self._admin.start()
         else:
             router_port = int(before.router[0].getsockname()[1])
+            assert isinstance(self.router, Router)  # check_settings refuses several
             await self.router.listening.adopt(before.router)
             self._admin = AdminServer(self._admin_app, node.host, node.admin_port, before.admin[0])
         parts.push_async_callback(self._admin.close)
@@ -230,7 +222,8 @@ class NodeAgent:
     ) -> None:
         node = self._settings.node
         orders = self._orders(reconciler)
-        succession = Succession(node, self.supervisor, self._book, self.router, self._admin, orders, reconciler)
+        router = self.router if isinstance(self.router, Router) else None
+        succession = Succession(node, self.supervisor, self._book, router, self._admin, orders, reconciler)
         keeping: asyncio.Task[None] | None = None
         after: Successor | None = None
         try:

@@ -63,15 +63,21 @@ class Backlog:
         "_largest",
         "_mark_at",
         "_rate",
+        "_routers",
         "_stretch_at",
         "_taken",
         "_tenants",
+        "_total",
         "overloaded",
         "size",
         "window",
     )
 
-    def __init__(self) -> None:
+    def __init__(self, routers: int = 1) -> None:
+        """`routers`: that call the version. With several, `answered` is told what all of them get, in place of `ended`."""
+        self._routers = routers
+        self._total = -1
+        """Answers to all routers, as of the last look; -1 = the queue has just begun to stand."""
         self.size = 0
         self.window = FIRST_WINDOW
         self.overloaded = False
@@ -94,7 +100,7 @@ class Backlog:
             own = len(self._tenants.get(tenant, ()))
             beside_others = len(self._tenants) > (own > 0)
             return self.window * MODEST if own < MODEST and beside_others else self.window
-        return max(MIN_BURST, min(MAX_BURST, int(self._rate * BURST_SECONDS)))
+        return max(MIN_BURST, min(MAX_BURST, int(self._rate * BURST_SECONDS))) // self._routers
 
     def offer(self, exchange: Exchange, now: float) -> Exchange | None:
         """Let it wait. Returns who must be turned away for that, perhaps itself; None when there was room."""
@@ -103,6 +109,7 @@ class Backlog:
             self._empty_for += now - self._emptied_at
             self._mark_at = now
             self._taken = 0
+            self._total = -1
         turned_away = None
         if self.size >= self.room(exchange.tenant):
             own = len(self._tenants.get(exchange.tenant, ()))
@@ -124,7 +131,9 @@ class Backlog:
         self._tenants.move_to_end(tenant)
         self._shrunk(tenant, waiting, now)
         exchange.backlog = None
-        self._measure(now)
+        if self._routers == 1:
+            self._taken += 1
+            self._measure(now)
         self._judge(now)
         return exchange
 
@@ -135,6 +144,21 @@ class Backlog:
             self._batch = 0
         self._batch += 1
         self._largest = max(self._largest, self._batch)
+
+    def answered(self, now: float, total: int) -> None:
+        """With several routers, at every look: how many calls the version has answered, of all of them.
+
+        All see the same count, so they come to the same window, and none pushes another aside.
+        """
+        ended = max(0, total - self._total) if self._total >= 0 else 0  # less: a process was replaced, it counts from 0
+        self._total = total
+        if now - self._batch_at > BATCH_SECONDS:
+            self._batch_at = now
+            self._batch = 0
+        self._batch += ended
+        self._largest = max(self._largest, self._batch)
+        self._taken += ended
+        self._measure(now)
 
     def leave(self, exchange: Exchange, now: float) -> None:
         """It waits no more: its client has gone."""
@@ -176,7 +200,6 @@ class Backlog:
 
     def _measure(self, now: float) -> None:
         """Learn how fast the version takes from a queue that stands, and size the window by it."""
-        self._taken += 1
         elapsed = now - self._mark_at
         if elapsed >= MEASURE_SECONDS:
             self._rate = max(self._taken / elapsed, self._rate * RATE_FALLS)

@@ -2,18 +2,18 @@
 
 from typing import TYPE_CHECKING
 
-from hotswap.ports.hosts import HostHandle, Reply
+from hotswap.ports.hosts import CallTaker, Reply
 
 if TYPE_CHECKING:
     import asyncio
 
     from hotswap.node.backlog import Backlog
-    from hotswap.node.call_spans import CallSpan
     from hotswap.node.connection import Connection
-    from hotswap.node.hosts import SupervisedHost
     from hotswap.node.quotas import Meter
     from hotswap.node.refusals import Refusal
     from hotswap.node.router import Router
+    from hotswap.node.serving import ServedVersion
+    from hotswap.node.traced_calls import CallSpan
 
 
 class Exchange:
@@ -53,9 +53,9 @@ class Exchange:
         """An HTTP/1.0 client that asked to keep the connection: it must be told that we do."""
         self.traceparent = b""
         self.refusal: Refusal | None = None
-        self.host: SupervisedHost | None = None
+        self.host: ServedVersion | None = None
         """Who serves it, once decided: figures count there, also after a switch."""
-        self.handle: HostHandle | None = None
+        self.handle: CallTaker | None = None
         """The process it was last given to. A process that could not take it is not asked again."""
         self.meter: Meter | None = None
         """Where it is counted while it is under way."""

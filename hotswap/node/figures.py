@@ -135,6 +135,13 @@ class VersionCounter:
         buckets = second.buckets
         buckets[index] = buckets.get(index, 0) + 1
 
+    def absorb(self, now: float, counted: Slot, rejected: int) -> None:
+        """Add what a router process counted until now, a moment ago at most."""
+        if now >= self._second.start + 1.0:
+            self._turn(now)
+        self._second.add(counted)
+        self.rejected += rejected
+
     def _turn(self, now: float) -> Slot:
         """Close the second that is over, and the minute if that is; drop what is too old."""
         done = self._second

@@ -40,6 +40,17 @@ class Tally:
     budget_bytes: int = 0
 
 
+@dataclass(frozen=True, slots=True)
+class Lineup:
+    """Who serves a version now, for routers in processes of their own."""
+
+    serving: tuple[HostHandle, ...]
+    standby: HostHandle | None
+    evicted: bool
+    back_at: float
+    """When the first of its processes is started next, by time.monotonic; 0.0 = one is up, or about to be."""
+
+
 class SupervisedHost:
     """Keeps the processes of a version alive from `load` (or `keep_trying`) until `retire`.
 
@@ -217,6 +228,12 @@ class SupervisedHost:
         self._leaving.add(task)
         task.add_done_callback(self._leaving.discard)
 
+    def renew(self, worn: Callable[[HostHandle], bool]) -> None:
+        """Have fresh processes take over from those that are worn, soon; nothing is lost."""
+        for seat in self._seats:
+            if seat.handle is not None and worn(seat.handle):
+                seat.renew()
+
     # -- sleep ---------------------------------------------------------------------------------------------------
 
     @property
@@ -295,6 +312,11 @@ class SupervisedHost:
     def state(self) -> HostState:
         """Of the version: Ready when at least one process serves."""
         return HostState.READY if self._live else self._serving[0].state
+
+    def lineup(self) -> Lineup:
+        """A process that died and was not reported yet may be in it."""
+        standby = self._standby.handle if self._standby is not None else None
+        return Lineup(tuple(self._live), standby, self.evicted, min(seat.back_at for seat in self._serving))
 
     @property
     def faulty(self) -> bool:

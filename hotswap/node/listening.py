@@ -16,9 +16,14 @@ class Listening:
         self._made = made
         self._servers: list[asyncio.Server] = []
 
-    async def bind(self, host: str, port: int) -> int:
-        """Take the address, and the port that `port` 0 chooses. Raises OSError when it is taken."""
-        server = await self._loop.create_server(self._made, host, port, backlog=BACKLOG, start_serving=False)
+    async def bind(self, host: str, port: int, *, shared: bool = False) -> int:
+        """Take the address, and the port that `port` 0 chooses. Raises OSError when it is taken.
+
+        `shared`: with others of this user that do so too (SO_REUSEPORT).
+        """
+        server = await self._loop.create_server(
+            self._made, host, port, backlog=BACKLOG, start_serving=False, reuse_port=shared or None
+        )
         self._servers = [server]
         return int(server.sockets[0].getsockname()[1])
 

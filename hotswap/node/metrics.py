@@ -8,12 +8,12 @@ import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator, Iterable
 from itertools import islice
+from typing import Protocol
 
 from hotswap.domain.analysis import HostReport
 from hotswap.node.exposition import Family, Limits, labels
 from hotswap.node.figures import FigureBook
 from hotswap.node.hosts import Tally
-from hotswap.node.router import Router
 from hotswap.node.supervisor import NodeSupervisor
 from hotswap.node.usage import CpuShares
 
@@ -24,8 +24,35 @@ _EXECUTION = Limits(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0
 _LOAD = Limits(0.005, 0.01, 0.025, 0.05, 0.1, 0.2, 0.5, 1.0, 5.0, 30.0)
 
 
+class RouterGauges(Protocol):
+    """A node's router, or all of them together."""
+
+    @property
+    def routers(self) -> int:
+        """Those that serve."""
+        ...
+
+    @property
+    def deaths(self) -> int:
+        """Those that ended unasked, since the node began."""
+        ...
+
+    @property
+    def connections(self) -> int: ...
+    @property
+    def in_flight(self) -> int: ...
+    @property
+    def waiting(self) -> int: ...
+    @property
+    def queued(self) -> int: ...
+    @property
+    def metered(self) -> int: ...
+    @property
+    def refused(self) -> Counter[str]: ...
+
+
 async def render(
-    environment: str, supervisor: NodeSupervisor, book: FigureBook, router: Router, used: CpuShares
+    environment: str, supervisor: NodeSupervisor, book: FigureBook, router: RouterGauges, used: CpuShares
 ) -> AsyncIterator[bytes]:
     """The page, in pieces: joining 7 MB would hold the loop for as long as a hundred requests take.
 
@@ -119,11 +146,15 @@ def _tally(tally: Tally) -> Iterable[Family]:
     )
 
 
-def _router(router: Router) -> Iterable[Family]:
+def _router(router: RouterGauges) -> Iterable[Family]:
     refused = Family("hotswap_router_refused", "counter", "Requests turned away, by what they were too many for.")
     for reason in ("overload", "requestsPerMinute", "concurrent", "memoryMb"):
         refused.add(router.refused[reason], labels(reason=reason))
+    deaths = Family("hotswap_router_deaths", "counter", "Router processes that ended unasked.")
+    deaths.add(router.deaths)
     return (
+        _gauge("hotswap_routers", "Routers that serve.", router.routers),
+        deaths,
         _gauge("hotswap_router_connections", "Open client connections.", router.connections),
         _gauge("hotswap_router_in_flight", "Requests being served.", router.in_flight),
         _gauge("hotswap_router_waiting", "Requests waiting for a restarting host.", router.waiting),

@@ -14,7 +14,7 @@ from temporalio.worker import Interceptor, Worker
 
 from hotswap.domain.errors import Unavailable
 from hotswap.domain.ids import node_queue
-from hotswap.node.reconcile import Outage
+from hotswap.node.outage import Outage
 
 log = logging.getLogger(__name__)
 

@@ -4,17 +4,28 @@ Neighbours: hotswap.node.backlog has the order and the bounds, hotswap.node.rout
 """
 
 import asyncio
+import math
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from time import monotonic
 
 from hotswap.node.backlog import FIRST_WINDOW, Backlog
 from hotswap.node.exchange import Exchange
-from hotswap.node.hosts import SupervisedHost
 from hotswap.node.routes import Route
-from hotswap.ports.hosts import HostHandle
+from hotswap.node.serving import ServedVersion
+from hotswap.ports.hosts import CallTaker
 
 POLL_SECONDS = 0.001
 """Between looks at processes that begin calls without ending any, while requests wait for them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Together:
+    """Several routers call the same processes; each gives them its part of what they take."""
+
+    routers: int
+    answered: Callable[[ServedVersion], int]
+    """Calls that the version's processes have answered, of all routers; less than before when a process was replaced."""
 
 
 class Queues:
@@ -24,8 +35,9 @@ class Queues:
         self,
         limit: int,
         in_flight_per_host: int,
-        submit: Callable[[Exchange, SupervisedHost], None],
+        submit: Callable[[Exchange, ServedVersion], None],
         turn_away: Callable[[Exchange], None],
+        together: Together | None = None,
     ) -> None:
         """`submit(exchange, host)`: its turn at this version has come. `turn_away`: there is no room for it."""
         self.size = 0
@@ -34,8 +46,10 @@ class Queues:
         self._submit = submit
         self._turn_away = turn_away
         self._loop = asyncio.get_running_loop()
-        self._backlogs: dict[SupervisedHost, Backlog] = {}
+        self._backlogs: dict[ServedVersion, Backlog] = {}
         """Versions that were too busy at least once: what was learned of them stays while they are routed."""
+        self._together = together
+        self._routers = together.routers if together is not None else 1
         self._pumping = False
         self._poller: asyncio.TimerHandle | None = None
 
@@ -44,22 +58,26 @@ class Queues:
         """Whether any version was too busy so far. While none was, calls under way tell enough."""
         return bool(self._backlogs)
 
-    def is_behind(self, host: SupervisedHost, handle: HostHandle) -> bool:
+    def is_behind(self, host: ServedVersion, handle: CallTaker) -> bool:
         """Whether the process has enough before it, or others wait for its version already."""
         backlog = self._backlogs.get(host)
         if backlog is None:
-            return self._is_full(handle, FIRST_WINDOW)
-        return backlog.size > 0 or self._is_full(handle, backlog.window // (host.processes or 1) or 1)
+            return self._is_full(handle, FIRST_WINDOW // self._routers)
+        return backlog.size > 0 or self._is_full(handle, self._part(host, backlog))
 
-    def _is_full(self, handle: HostHandle, window: int) -> bool:
+    def _part(self, host: ServedVersion, backlog: Backlog) -> int:
+        """This router's part of the window of one process, rounded up: what one leaves free no other may fill at once."""
+        return math.ceil((backlog.window // (host.processes or 1) or 1) / self._routers)
+
+    def _is_full(self, handle: CallTaker, window: int) -> bool:
         """`window` is that of one process."""
         return handle.unbegun() >= window or handle.in_flight >= self._in_flight_per_host
 
-    def add(self, exchange: Exchange, host: SupervisedHost) -> None:
+    def add(self, exchange: Exchange, host: ServedVersion) -> None:
         """Let it wait for its turn; whoever is too much is told at once."""
         backlog = self._backlogs.get(host)
         if backlog is None:
-            backlog = self._backlogs[host] = Backlog()
+            backlog = self._backlogs[host] = Backlog(self._routers)
         turned_away = exchange if self.size >= self._limit else backlog.offer(exchange, monotonic())
         if turned_away is None:
             self.size += 1
@@ -77,19 +95,22 @@ class Queues:
         exchange.backlog.leave(exchange, monotonic())
         self.size -= 1
 
-    def ended(self, host: SupervisedHost) -> None:
+    def ended(self, host: ServedVersion) -> None:
         """A call has ended while requests wait: perhaps for this version."""
         backlog = self._backlogs.get(host)
         if backlog is not None and backlog.size:
-            backlog.ended(monotonic())
+            if self._together is None:
+                backlog.ended(monotonic())
             self._pump(host, backlog)
 
-    def _pump(self, host: SupervisedHost, backlog: Backlog) -> None:
+    def _pump(self, host: ServedVersion, backlog: Backlog) -> None:
         """Hand over who waits for the version, as far as its process has begun what it has."""
         if self._pumping:
             return
         self._pumping = True
-        window = backlog.window // (host.processes or 1) or 1
+        if self._together is not None:
+            backlog.answered(monotonic(), self._together.answered(host))
+        window = self._part(host, backlog)
         while backlog.size and ((handle := host.pick()) is None or not self._is_full(handle, window)):
             exchange = backlog.take(monotonic())
             self.size -= 1

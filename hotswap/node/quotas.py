@@ -74,6 +74,10 @@ class Meter:
         self.concurrent -= 1
         self.bytes -= size
 
+    def under_way(self) -> int:
+        """Calls that count towards `concurrent`."""
+        return self.concurrent
+
     def left(self, now: float) -> int:
         """Requests in the bucket."""
         return max(0, math.floor((now + MINUTE - max(self._full_at, now)) / self._interval + 1e-6))
@@ -112,12 +116,21 @@ class Meters:
         now = self._clock()
         for _ in range(min(LOOKED_AT, len(self._meters))):
             oldest, meter = self._meters.popitem(last=False)
-            if not meter.idle(now):
+            if meter.idle(now):
+                self._dropped(meter)
+            else:
                 self._meters[oldest] = meter
         if len(self._meters) >= self._most and key not in self._overrides:
             return self._shared
-        made = self._meters[key] = Meter(self._quota(key))
+        made = self._meters[key] = self._made(key, self._quota(key))
         return made
+
+    def _made(self, key: Key, quota: Quota) -> Meter:
+        del key
+        return Meter(quota)
+
+    def _dropped(self, meter: Meter) -> None:
+        """It was idle and is not here any more."""
 
     def _quota(self, key: Key) -> Quota:
         override = self._overrides.get(key)

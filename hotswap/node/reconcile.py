@@ -15,6 +15,7 @@ from hotswap.domain.quota import QuotaOverride, TenantQuota
 from hotswap.domain.registry import NodeRecord
 from hotswap.domain.routes import DesiredRoute
 from hotswap.node.health_log import HealthLog
+from hotswap.node.outage import READ_TIMEOUT, Outage
 from hotswap.node.supervisor import NodeSupervisor
 from hotswap.ports.records import UnitOfWorkFactory
 from hotswap.ports.tenant_settings import TenantSettingsProvider
@@ -23,9 +24,6 @@ log = logging.getLogger(__name__)
 
 RESTORES_AT_ONCE = 16
 """Plugins restored in parallel: enough to hide downloads, few enough not to starve what already serves."""
-
-READ_TIMEOUT = 10.0
-"""Seconds for one look at PostgreSQL. A server that hangs must count as away."""
 
 LEAVE_TIMEOUT = 2.0
 
@@ -43,24 +41,6 @@ UNUSED_FOR = timedelta(hours=24)
 
 LISTED_FAULTS = 20
 """Quotas that cannot be used, named in the log at most; it is logged again only when something changes."""
-
-
-class Outage:
-    """Logs the beginning and the end of a server's absence, once each."""
-
-    def __init__(self, what: str) -> None:
-        self._what = what
-        self._away = False
-
-    def failed(self, fault: BaseException) -> None:
-        if not self._away:
-            self._away = True
-            log.warning("%s is away (%s: %s); serving on, trying again", self._what, type(fault).__name__, fault)
-
-    def passed(self) -> None:
-        if self._away:
-            self._away = False
-            log.info("%s is back", self._what)
 
 
 class Reconciler:

@@ -75,7 +75,7 @@ def over_share(tenant: str, plugin: str, meter: Meter, limit: str) -> Refusal:
     quota = meter.quota
     allowed = quota.concurrent if limit == "concurrent" else quota.memory_mb
     message = (
-        f"tenant {tenant} has {meter.concurrent} calls of {plugin} under way on this node, which is what its quota "
+        f"tenant {tenant} has {meter.under_way()} calls of {plugin} under way on this node, which is what its quota "
         f"{limit}={allowed} allows; wait for answers before sending more, or have the quota raised"
     )
     return _limited(message, limit, 1)

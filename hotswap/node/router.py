@@ -17,18 +17,18 @@ from hotswap.domain.deployment import Environment
 from hotswap.node import refusals
 from hotswap.node.answers import Answers
 from hotswap.node.backlog import FIRST_WINDOW
-from hotswap.node.call_spans import CallSpans
 from hotswap.node.connection import Connection
 from hotswap.node.exchange import Exchange
 from hotswap.node.figures import Result
-from hotswap.node.hosts import SupervisedHost
 from hotswap.node.limits import RouterLimits
 from hotswap.node.listening import Listening
-from hotswap.node.queues import Queues
+from hotswap.node.queues import Queues, Together
 from hotswap.node.quotas import UNLIMITED, Meters
 from hotswap.node.refusals import Refusal
 from hotswap.node.routes import Route
+from hotswap.node.serving import ServedVersion
 from hotswap.node.tenant_auth import FORBIDDEN, TenantAuth
+from hotswap.node.traced_calls import TracedCalls
 from hotswap.ports.hosts import Reply
 from hotswap.routing.decide import choose_version
 
@@ -48,6 +48,9 @@ _KEEP = b"connection: keep-alive\r\n"
 class Router:
     """The listener and everything in flight. Belongs to one event loop."""
 
+    routers, deaths = 1, 0
+    """For a node's figures (hotswap.node.metrics.RouterGauges): the only one there is, which dies with its process."""
+
     def __init__(
         self,
         node_id: str,
@@ -58,11 +61,12 @@ class Router:
         meters: Meters | None = None,
         tenant_auth: TenantAuth | None = None,
         disabled: Set[tuple[str, str]] = frozenset(),
-        spans: CallSpans | None = None,
+        spans: TracedCalls | None = None,
+        together: Together | None = None,
     ) -> None:
         """`routes` is read for each request and never changed here. `tenant_token` opens everything; with `tenant_auth`,
         which judges in its place, it is not looked at. `meters`: tenants' quotas; without them nobody has any.
-        `spans`: of calls that are traced; without them none is.
+        `spans`: of calls that are traced; without them none is. `together`: when other routers call the same hosts.
         """
         if not tenant_token and tenant_auth is None:
             raise ValueError("the data plane needs a tenant token, or what judges tenants' own")
@@ -90,20 +94,24 @@ class Router:
         self._loop = asyncio.get_running_loop()
         self.now = monotonic  # the clock of asyncio; uvloop's own has steps of 1 ms
         self._meters = Meters(UNLIMITED, self.now) if meters is None else meters
-        self._unwatched = min(FIRST_WINDOW, self.limits.in_flight_per_host)
+        self._unwatched = min(FIRST_WINDOW // (together.routers if together else 1), self.limits.in_flight_per_host)
         """Calls under way below which a process cannot be too busy while nothing is known of any."""
-        self._queues = Queues(self.limits.queued, self.limits.in_flight_per_host, self._submit, self._turn_away)
+        self._queues = Queues(
+            self.limits.queued, self.limits.in_flight_per_host, self._submit, self._turn_away, together
+        )
         self.listening = Listening(lambda: Connection(self))
         self._sweeper: asyncio.TimerHandle | None = None
 
     # -- life ----------------------------------------------------------------------------------------------------
 
-    async def bind(self, host: str, port: int) -> int:
+    async def bind(self, host: str, port: int, *, shared: bool = False) -> int:
         """Take the address; returns the port (chosen when `port` is 0). Raises OSError when the address is taken.
+
+        `shared`: with others of this user that do so too; the kernel spreads connections over all that listen.
 
         Nobody is listened to yet: a connection is refused, so that a balancer asks another node until `serve`.
         """
-        return await self.listening.bind(host, port)
+        return await self.listening.bind(host, port, shared=shared)
 
     async def serve(self) -> None:
         """Listen, once the node serves all it should."""
@@ -252,7 +260,7 @@ class Router:
 
     # -- a request's way -----------------------------------------------------------------------------------------
 
-    def _submit(self, exchange: Exchange, turn_at: SupervisedHost | None = None, *, late: bool = True) -> None:
+    def _submit(self, exchange: Exchange, turn_at: ServedVersion | None = None, *, late: bool = True) -> None:
         """Decide and hand over. `turn_at`: it has waited in that version's queue and its turn has come.
 
         `late`: some of its time may have gone.

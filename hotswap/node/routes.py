@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from hotswap.domain.errors import StaleGeneration
 from hotswap.domain.routes import FULL_WEIGHT, ArtifactRef, RouteOrder, RouteState
 from hotswap.node.hosts import SupervisedHost
+from hotswap.node.serving import ServedVersion
 from hotswap.routing.decide import state_on_node
 
 
@@ -22,7 +23,7 @@ class Route:
     generation: int
     state: RouteState
     pins: Mapping[str, ArtifactRef]
-    hosts: Mapping[str, SupervisedHost]
+    hosts: Mapping[str, ServedVersion]
 
     def answering(self) -> set[str]:
         """The versions that a request may be decided for; the others are only kept warm."""

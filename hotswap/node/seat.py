@@ -53,6 +53,10 @@ MAX_PROBE_FAILURES = 3
 REPLACED_GRACE = timedelta(seconds=5)
 """How long a host that fails its probes may finish what it has after its replacement took over."""
 
+EVICTED_GRACE = RENEWED_GRACE = timedelta(seconds=30)
+"""For what is in flight on a process that is well and goes: the request timeout. An evicted one has nothing in flight, but
+for what a router process gave it a moment ago."""
+
 _HOPELESS = (ArtifactMissing, ArtifactCorrupt, ArtifactTooLarge, InvalidInput)
 
 
@@ -103,6 +107,8 @@ class Seat:
         self._retry_at = 0.0
         self._attempts: list[asyncio.Future[None]] = []
         """Who waits for the outcome of the next start."""
+        self._worn: HostHandle | None = None
+        """The process that is to be replaced although it is well."""
         self._leaving: HostHandle | None = None
         """The process that drains, for reports."""
         self._endings: set[asyncio.Task[None]] = set()
@@ -170,7 +176,17 @@ class Seat:
 
     def back_within(self, seconds: float) -> bool:
         """Whether it is worth waiting that long for it: not when the next start is later than that."""
-        return self.handle is not None or self._retry_at - monotonic() <= seconds
+        return self.back_at - monotonic() <= seconds
+
+    @property
+    def back_at(self) -> float:
+        """When it starts next, by time.monotonic; 0.0 = it is up, or about to be."""
+        return 0.0 if self.handle is not None else self._retry_at
+
+    def renew(self) -> None:
+        """Have a fresh process take over from the present one, soon; nothing is lost. Repeats are fine."""
+        self._worn = self.handle
+        self._stir.set()
 
     def took_over(self) -> None:
         """It was a standby and serves from now on: its time of being steady begins."""
@@ -193,7 +209,7 @@ class Seat:
                 await asyncio.wait({keeper})
         finally:
             if handle is not None:
-                await handle.close()
+                await self._end(handle, EVICTED_GRACE)
 
     def _see_off(self, ending: Coroutine[None, None, None]) -> None:
         task = asyncio.create_task(ending, name=f"end {self.ref.plugin} {self.ref.version}")
@@ -275,6 +291,9 @@ class Seat:
             try:
                 if self.handle is None:
                     await self._restart()
+                elif self.handle is self._worn:
+                    self._worn = None
+                    await self._replace(self.handle, RENEWED_GRACE)
                 else:
                     await self._watch(self.handle)
             except Exception:
@@ -285,6 +304,7 @@ class Seat:
     async def _restart(self) -> None:
         if self._backoff:
             self._retry_at = monotonic() + self._backoff
+            self._changed(self)  # whoever waits can know now that it takes longer
             await self._pause(self._backoff)
             self._retry_at = 0.0
         try:
@@ -340,20 +360,21 @@ class Seat:
                 bounded(fault.message),
                 extra=self._fields(),
             )
-            if self.probe_failures >= MAX_PROBE_FAILURES and handle is self.handle:
-                await self._replace(handle)
+            is_sick = self.probe_failures >= MAX_PROBE_FAILURES and handle is self.handle
+            if is_sick and await self._replace(handle, REPLACED_GRACE):
+                self.crashes += 1
 
-    async def _replace(self, sick: HostHandle) -> None:
-        """Start a fresh process, swap, then end the sick one: what it still can answer is not lost."""
+    async def _replace(self, old: HostHandle, grace: timedelta) -> bool:
+        """Start a fresh process, swap, then end the old one: what it still can answer is not lost. False when none starts."""
         try:
             fresh = await self._launch(self)
         except HotSwapError as fault:
             self.last_error = bounded(fault.message)
             log.warning("no replacement: %s", self.last_error, extra=self._fields())
-            return
-        self.crashes += 1
+            return False
         self.install(fresh)
-        self._see_off(self._end(sick, REPLACED_GRACE))  # aside: the fresh one is looked after meanwhile
+        self._see_off(self._end(old, grace))  # aside: the fresh one is looked after meanwhile
+        return True
 
     async def probe(self) -> float:
         """Ask the process now; returns milliseconds. Raises HostFailed, PluginError; counts consecutive failures."""

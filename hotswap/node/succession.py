@@ -54,11 +54,14 @@ class Succession:
         node: NodeSettings,
         supervisor: NodeSupervisor,
         book: FigureBook,
-        router: Router,
+        router: Router | None,
         admin: AdminServer,
         orders: Orders,
         reconciler: Reconciler,
     ) -> None:
+        """`router`: None when routers are processes of their own, whose listeners cannot be handed over: nobody can then
+        take this process's place.
+        """
         self._fields = {"node": node.id}
         self._supervisor = supervisor
         self._book = book
@@ -77,6 +80,7 @@ class Succession:
 
         Raises HandoverFailed: the process before this one serves on.
         """
+        assert self._router is not None  # check_settings refuses the other
         try:
             await self._reconciler.catch_up()
             await self._reconciler.beat()
@@ -98,6 +102,8 @@ class Succession:
 
     def open(self) -> None:
         """From now on this process can be replaced. A directory that holds no sockets does not keep it from serving."""
+        if self._router is None:
+            return
         try:
             self._door.open()
         except OSError as fault:
@@ -105,6 +111,11 @@ class Succession:
 
     async def until_over(self, stop: asyncio.Event) -> Successor | None:
         """Return when told to stop (None), or when another process has taken this one's place."""
+
+        router = self._router
+        if router is None:
+            await stop.wait()
+            return None
 
         async def stand_back() -> None:
             self._reconciler.stand_back(True)
@@ -115,7 +126,7 @@ class Succession:
             self._orders.start()
 
         giving = asyncio.create_task(
-            self._door.replaced(self._router.listening.descriptors(), [self._admin.listener], stand_back, go_on),
+            self._door.replaced(router.listening.descriptors(), [self._admin.listener], stand_back, go_on),
             name="replacement",
         )
         await _first_of(giving, stop)
@@ -127,6 +138,7 @@ class Succession:
         An idle connection ends with its next answer or as it always ends, for its client may be sending just now. So this
         may take as long as a connection may be idle, and routes are followed meanwhile. `stop` shortens it.
         """
+        assert self._router is not None  # or nobody could have taken its place
         log.info("another process serves in this one's place; answering what is here", extra=self._fields)
         self._router.stop_listening()
         await after.released(self._counted())

@@ -7,7 +7,7 @@ hotswap.node.reconcile (PostgreSQL's) both come through here, fenced by generati
 
 import asyncio
 import logging
-from collections.abc import Callable, Collection, Coroutine, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Any
@@ -50,19 +50,24 @@ class NodeSupervisor:
         probe_every: timedelta,
         check_schema: SchemaCheck | None = None,
         standby: Collection[str] = (),
+        routes: dict[str, Route] | None = None,
+        spread: Callable[[str], Awaitable[None]] | None = None,
     ) -> None:
         """`check_schema`: for smoke tests with an expectedSchema; without it those fail.
 
         `standby`: plugins whose answering versions have a spare process each, EVERY_PLUGIN for all.
+        `routes`: to publish in, if somebody has it already.
+        `spread(plugin)` returns when every router serves by the route just published; none = there is but the one here.
         """
         self.node_id = node_id
-        self.routes: dict[str, Route] = {}
+        self.routes = routes if routes is not None else {}
         self._launcher = launcher
         self._bundles = bundles
         self._book = book
         self._probe_every = probe_every
         self._check_schema = check_schema or _cannot_check
         self._standby = frozenset(standby)
+        self._spread = spread or _nobody_else
         self._cores = Cores()
         self.tally = Tally()
         self._lanes: dict[str, Lane] = {}
@@ -195,6 +200,7 @@ class NodeSupervisor:
                 lane.fence += 1  # whatever emptied the route has at least this generation
                 lane.generation, lane.state, lane.pins = lane.fence, RouteState(), {}
                 self._publish(lane)
+                await self._spread(plugin)
             self._drain_surplus(lane, FORGOTTEN_GRACE)
 
     async def tidy(self, unused_for: timedelta) -> None:
@@ -325,6 +331,7 @@ class NodeSupervisor:
                 self._drain(lane, replaced, FORGOTTEN_GRACE)
         lane.generation, lane.state, lane.pins = order.generation, order.state, wanted
         self._publish(lane)
+        await self._spread(lane.plugin)
 
     def _new_host(self, ref: ArtifactRef) -> SupervisedHost:
         counter = self._book.counter(ref.plugin, ref.version)
@@ -405,6 +412,10 @@ class NodeSupervisor:
 
 async def _cannot_check(schema: dict[str, Any], result: Any, timeout: timedelta) -> str:
     return "its expectedSchema cannot be checked on this node"
+
+
+async def _nobody_else(plugin: str) -> None:
+    del plugin
 
 
 def _has(lane: Lane, ref: ArtifactRef) -> bool:

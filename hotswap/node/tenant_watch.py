@@ -7,7 +7,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 
 from hotswap.domain.errors import Unavailable
-from hotswap.node.reconcile import Outage
+from hotswap.node.outage import Outage
 from hotswap.ports.tenant_changes import TenantChanges
 
 RETRY_SECONDS = 2.0

@@ -35,6 +35,8 @@ class HostSpec(Model):
     """How many processes of this version serve side by side; a launch makes one of them."""
     core: int | None = None
     """The processor core to pin this process to; None = the system's choice. Not pinned where the system refuses."""
+    lines: int = Field(default=0, ge=0)
+    """Channels besides the node's own, for routers in processes of their own; each is given away once (`LinedHost`)."""
 
     @classmethod
     def of(cls, manifest: Manifest, bundle_dir: Path, **more: Any) -> "HostSpec":
@@ -71,15 +73,9 @@ class Reply:
     started: bool = True
 
 
-class HostHandle(Protocol):
-    """The node's side of one live host process. All methods belong to the event loop that launched it."""
+class CallTaker(Protocol):
+    """What the router needs of a host process. All methods belong to one event loop."""
 
-    @property
-    def pid(self) -> int: ...
-    @property
-    def sandbox_tier(self) -> str: ...
-    @property
-    def load_ms(self) -> float: ...
     @property
     def alive(self) -> bool: ...
     @property
@@ -105,6 +101,17 @@ class HostHandle(Protocol):
     def unbegun(self) -> int:
         """Calls sent that the host has not begun yet, as the host itself tells: its backlog. 0 when dead. Hot path."""
         ...
+
+
+class HostHandle(CallTaker, Protocol):
+    """The node's side of one live host process. All methods belong to the event loop that launched it."""
+
+    @property
+    def pid(self) -> int: ...
+    @property
+    def sandbox_tier(self) -> str: ...
+    @property
+    def load_ms(self) -> float: ...
 
     async def invoke(self, method: str, tenant: str, body: bytes, timeout: timedelta) -> bytes:
         """The result as JSON. Raises PluginError, HostFailed (with its limit), NotFound for an unknown method."""
@@ -135,6 +142,36 @@ class HostHandle(Protocol):
 
         Where the system does not tell, the resident set. Takes about 0.2 ms; safe to call from another thread.
         """
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """A channel of a host for somebody else than its node, who owns both descriptors from now on. docs/data-plane.md."""
+
+    index: int
+    """Which one: where its marks are in the shared memory (hotswap.runtime.protocol.marks_at)."""
+    channel: int
+    watermark: int
+
+
+class LinedHost(HostHandle, Protocol):
+    """A host launched with `lines`."""
+
+    def take_line(self) -> Line | None:
+        """One that nobody was given yet, or None: they are used up, or the host has ended."""
+        ...
+
+    @property
+    def lines_left(self) -> int: ...
+
+    @property
+    def verdict(self) -> tuple[str, str]:
+        """Why it ended, or was closed, as (limit, reason)."""
+        ...
+
+    def distrust(self, what: str) -> None:
+        """It broke the protocol on a line (`what`), or has hung up there (""): kill it. Nothing when it has ended."""
         ...
 
 

@@ -3,7 +3,7 @@
 Neighbours: hotswap.runtime.tenant_ledger asks for every call, hotswap.node.reconcile keeps it fresh.
 """
 
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Set
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Set
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -47,4 +47,12 @@ class NodeTenants(TenantSettingsProvider, Protocol):
     @property
     def disabled(self) -> Set[tuple[str, str]]:
         """(tenant, plugin) whose calls are refused, of the plugins that are known. Always the same, changing set."""
+        ...
+
+    def known(self, plugin: str) -> Mapping[str, TenantSettings]:
+        """Of every tenant that has some, those of this plugin; the very same objects as `current` gives."""
+        ...
+
+    def plugins(self) -> Collection[str]:
+        """Those that were ensured."""
         ...

@@ -1,40 +1,37 @@
 """The node's side of one plugin host: its channel, its answers, its end. Implements hotswap.ports.hosts.HostHandle.
 
-Made by hotswap.runtime.launcher. The hot path is `submit` and `data_received`: no task, no lock, and no parsing of JSON
-bodies per call. Everything a host sends is hostile: a frame out of order, of an unknown id or over its cap kills it.
+Made by hotswap.runtime.launcher; the hot path is hotswap.runtime.channel's. Everything a host sends is hostile: a frame out
+of order, of an unknown id or over its cap kills it.
 """
 
 import asyncio
 import contextlib
 import mmap
-import struct
-from collections.abc import Callable
-from dataclasses import replace
+import os
+import socket
+from collections import deque
+from collections.abc import Callable, Iterable
 from datetime import timedelta
-from time import monotonic, perf_counter
+from time import perf_counter
 from typing import cast
 
 from hotswap.domain.errors import HostFailed, NotFound, PluginError, SandboxUnavailable
-from hotswap.ports.hosts import HostSpec, Reply
+from hotswap.ports.hosts import HostSpec, Line, Reply
 from hotswap.runtime import exits, process_memory, protocol
+from hotswap.runtime.channel import HostChannel, Marks
 from hotswap.runtime.egress import EgressGate
-from hotswap.runtime.in_flight import Done, InFlight
 from hotswap.runtime.limits import WORDS
 from hotswap.runtime.masking import SecretMask
 from hotswap.runtime.output import PluginOutput
 from hotswap.runtime.protocol import Fault, FrameError, Kind
 from hotswap.runtime.tenant_ledger import TenantLedger
 
-MAX_IN_FLIGHT = 4096
-"""Calls sent and not answered, those that timed out included. Past it a host is refused more: it does not keep up."""
-WRITE_BUFFER_BYTES = 32 * 1024 * 1024
-"""Unsent bytes past which further calls are refused: a host that does not read must not grow the node."""
 KILL_PATIENCE = 5.0
 """Seconds for SIGKILL to be reported; it takes 1-2 ms, so after this the zygote itself hangs."""
 
 
-class ZygoteHost(asyncio.Protocol):
-    """See hotswap.ports.hosts.HostHandle. Besides: `peak_memory_bytes`, `output_limited` and `kill`."""
+class ZygoteHost(HostChannel):
+    """See hotswap.ports.hosts.LinedHost. Besides: `peak_memory_bytes`, `output_limited` and `kill`."""
 
     def __init__(
         self,
@@ -46,35 +43,28 @@ class ZygoteHost(asyncio.Protocol):
         mask: SecretMask | None = None,
         ledger: TenantLedger | None = None,
         gate: EgressGate | None = None,
+        lines: "SpareLines | None" = None,
         cpu_limit: int | None,
         close_grace: float,
         order_kill: Callable[[int], None],
         zygote_hangs: Callable[[], None],
     ) -> None:
+        name = f"host of {spec.plugin} {spec.version}"
+        super().__init__(name, spec.max_reply_bytes, Marks(watermark), mask or SecretMask(), ledger)
         self._spec = spec
-        self._name = f"host of {spec.plugin} {spec.version}"
         self._tier = tier
-        self._watermark = watermark
         self._output = output
-        self._mask = mask or SecretMask()
-        self._ledger = ledger
         self._gate = gate
+        self._lines = lines or SpareLines()
         self._cpu_limit = cpu_limit
         self._close_grace = close_grace
         self._order_kill = order_kill
         self._zygote_hangs = zygote_hangs
-        self._loop = asyncio.get_running_loop()
-        self._decoder = protocol.FrameDecoder(protocol.host_caps(spec.max_reply_bytes))
-        self._in_flight = InFlight(self._name, self._give_up)
-        self._sent = 0
         self._pings: dict[int, asyncio.Future[None]] = {}
-        self._transport: asyncio.Transport | None = None
         self._pid = 0
         self._load_ms = 0.0
         self._isolated = False
-        self._alive = False
         self._closing = False
-        self._congested = False
         self._ready: asyncio.Future[None] = self._loop.create_future()
         self._lost = False
         self._exit: exits.Exit | None = None
@@ -96,52 +86,9 @@ class ZygoteHost(asyncio.Protocol):
         return self._load_ms
 
     @property
-    def alive(self) -> bool:
-        return self._alive
-
-    @property
-    def in_flight(self) -> int:
-        return len(self._in_flight.calls)
-
-    def unbegun(self) -> int:
-        if not self._alive:
-            return 0
-        begun: int = protocol.BEGUN.unpack_from(self._watermark, protocol.BEGUN_AT)[0]
-        # A host can write what it likes there: it then gets more or fewer calls, never more than it owes answers to.
-        return min((self._sent - begun) & protocol.REQUEST_ID_MASK, len(self._in_flight))
-
-    @property
     def output_limited(self) -> bool:
         """Whether the plugin wrote more to stdout and stderr than is kept (OUTPUT_LIMIT)."""
         return self._output.limited
-
-    def submit(
-        self, method: str, tenant: str, body: bytes, timeout: float, done: Done, traceparent: bytes = b""
-    ) -> None:
-        if not self._alive:
-            self._refuse(done, Reply(False, self._end_reason().encode(), limit="DIED", started=False))
-            return
-        if self._congested or len(self._in_flight) >= MAX_IN_FLIGHT:
-            self._refuse(done, Reply(False, b"the host does not keep up: its backlog is full", started=False))
-            return
-        request_id = self._in_flight.new_id()
-        try:
-            deadline_us = int(min((monotonic() + max(0.0, timeout)) * 1e6, protocol.MAX_DEADLINE_US))
-            if len(traceparent) != protocol.TRACEPARENT_BYTES:
-                traceparent = b""
-            frame = protocol.encode_call(request_id, method.encode(), tenant.encode(), deadline_us, body, traceparent)
-        except UnicodeEncodeError:
-            self._refuse(done, Reply(False, b"the method or the tenant is not text", invalid=True, started=False))
-            return
-        except struct.error:
-            long = f"the method or the tenant is longer than {protocol.MAX_NAME_BYTES} bytes"
-            self._refuse(done, Reply(False, long.encode(), invalid=True, started=False))
-            return
-        if self._ledger is not None and (settings := self._ledger.before_call(tenant)):
-            frame = settings + frame
-        self._in_flight.add(request_id, timeout, done)
-        self._sent += 1
-        cast(asyncio.Transport, self._transport).write(frame)
 
     async def invoke(self, method: str, tenant: str, body: bytes, timeout: timedelta) -> bytes:
         answer: asyncio.Future[Reply] = self._loop.create_future()
@@ -181,12 +128,6 @@ class ZygoteHost(asyncio.Protocol):
                 self._give_up(request_id)
         return (perf_counter() - started) * 1000
 
-    async def drain(self, grace: timedelta) -> bool:
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(grace.total_seconds()):
-                await self._in_flight.drained()
-        return not self._in_flight.calls
-
     async def close(self) -> None:
         if not self._closing and not self._ended.is_set():
             self._closing = True
@@ -223,6 +164,29 @@ class ZygoteHost(asyncio.Protocol):
         """Largest resident set so far; after the end what the kernel counted."""
         return self._exit.peak_bytes if self._exit is not None else process_memory.memory(self._pid, "VmHWM:")
 
+    # Lines of others
+
+    def take_line(self) -> Line | None:
+        return None if self._ended.is_set() else self._lines.take()
+
+    @property
+    def lines_left(self) -> int:
+        return len(self._lines)
+
+    @property
+    def verdict(self) -> tuple[str, str]:
+        return (
+            (self._verdict.limit, self._verdict.reason) if self._verdict is not None else ("DIED", self._end_reason())
+        )
+
+    def distrust(self, what: str) -> None:
+        if self._ended.is_set():
+            return
+        if what:
+            self._distrust(what)
+        else:
+            self._order_kill(self._pid)
+
     # What the launcher tells
 
     async def wait_ready(self, ordered_at: float) -> None:
@@ -252,16 +216,6 @@ class ZygoteHost(asyncio.Protocol):
 
     # asyncio.Protocol
 
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = cast(asyncio.Transport, transport)
-        self._transport.set_write_buffer_limits(WRITE_BUFFER_BYTES)
-
-    def pause_writing(self) -> None:
-        self._congested = True
-
-    def resume_writing(self) -> None:
-        self._congested = False
-
     def connection_lost(self, exc: Exception | None) -> None:
         """The channel closed: what the plugin never saw is answered at once, the rest when the zygote tells the reason."""
         self._alive = False
@@ -271,19 +225,6 @@ class ZygoteHost(asyncio.Protocol):
         elif not self._ended.is_set():
             self._answer_all("the host is gone and never began this call", "DIED", only_unseen=True)
             self._order_kill(self._pid)  # a host that only shut its channel must not live on
-
-    def data_received(self, data: bytes) -> None:
-        calls = self._in_flight.calls
-        try:
-            for request_id, kind, payload in self._decoder.feed(data):
-                call = calls.pop(request_id, None) if kind == Kind.RESULT else None
-                if call is not None:
-                    self._in_flight.answer(call[1], Reply(True, payload))
-                else:
-                    self._other_frame(request_id, kind, payload)
-        except FrameError as fault:
-            self._distrust(str(fault))
-        self._in_flight.wake_idle()
 
     def _other_frame(self, request_id: int, kind: int, payload: bytes) -> None:
         loading = not self._ready.done()
@@ -298,30 +239,17 @@ class ZygoteHost(asyncio.Protocol):
             self._load_failed(self._fault_in(payload))
         elif loading:
             raise FrameError(f"a frame of kind {kind} before READY")
-        elif request_id in self._in_flight.abandoned and kind in (Kind.RESULT, Kind.ERROR, Kind.PONG):
-            self._in_flight.abandoned.discard(request_id)
         elif kind == Kind.PONG and request_id in self._pings:
             _settle(self._pings.pop(request_id), None)
-        elif kind == Kind.ERROR:
-            self._error(request_id, self._fault_in(payload))
         else:
-            raise FrameError(f"a frame of kind {kind} for request {request_id}, which waits for none")
-
-    def _fault_in(self, payload: bytes) -> Fault:
-        """Without secrets: its text goes to callers, logs and reports. Raises FrameError."""
-        fault = protocol.decode_fault(payload)
-        return replace(fault, message=self._mask.clean(fault.message), kind=self._mask.clean(fault.kind))
+            super()._other_frame(request_id, kind, payload)
 
     def _error(self, request_id: int, fault: Fault) -> None:
         if ping := self._pings.pop(request_id, None):
             failed = HostFailed(f"{self._name}: {fault.message}", fault.limit or "DIED")
             _settle(ping, PluginError(fault.message, fault.kind) if fault.kind and not fault.limit else failed)
             return
-        call = self._in_flight.calls.pop(request_id, None)
-        if call is None:
-            raise FrameError(f"an error for request {request_id}, which waits for none")
-        reply = Reply(False, fault.message.encode(), fault.kind, fault.limit, fault.unknown_method, fault.invalid)
-        self._in_flight.answer(call[1], reply)
+        super()._error(request_id, fault)
 
     def _load_failed(self, fault: Fault) -> None:
         if fault.limit == "SANDBOX" and not self._isolated:
@@ -338,22 +266,6 @@ class ZygoteHost(asyncio.Protocol):
 
     def _end_text(self) -> str:
         return f"{self._name}: {self._end_reason()}"
-
-    def _refuse(self, done: Done, reply: Reply) -> None:
-        self._loop.call_soon(self._in_flight.answer, done, reply)
-
-    def _answer_all(self, reason: str, limit: str, *, only_unseen: bool = False) -> None:
-        if self._watermark.closed:  # its launch was cancelled while it connected: no call was ever sent
-            return
-        watermark: int = protocol.WATERMARK.unpack_from(self._watermark)[0]
-        self._in_flight.answer_all(watermark, reason.encode(), limit, only_unseen=only_unseen)
-
-    def _give_up(self, request_id: int) -> None:
-        self._write(protocol.encode(request_id, Kind.CANCEL))
-
-    def _write(self, frame: bytes) -> None:
-        if self._transport is not None and not self._transport.is_closing():
-            self._transport.write(frame)
 
     def _distrust(self, what: str) -> None:
         self._alive = False
@@ -388,11 +300,38 @@ class ZygoteHost(asyncio.Protocol):
         self._in_flight.close()
         self._output.close()
         self._watermark.close()
+        self._lines.close()
         if self._gate is not None:
             self._gate.close()
         callbacks, self._exit_callbacks = self._exit_callbacks, []
         for callback in () if self._closing else callbacks:
             self._loop.call_soon(callback, self._end_text())
+
+
+class SpareLines:
+    """The node's ends of channels that nobody was given yet, numbered from 1."""
+
+    def __init__(self, channels: Iterable[socket.socket] = (), watermark: int = -1) -> None:
+        """Takes over the descriptors; `watermark` is that of the memory in which every line has its marks."""
+        self._channels = deque(enumerate(channels, 1))
+        self._watermark = watermark
+
+    def __len__(self) -> int:
+        return len(self._channels)
+
+    def take(self) -> Line | None:
+        if not self._channels:
+            return None
+        index, channel = self._channels.popleft()
+        return Line(index, channel.detach(), os.dup(self._watermark))
+
+    def close(self) -> None:
+        """Repeats are fine."""
+        while self._channels:
+            self._channels.popleft()[1].close()
+        if self._watermark >= 0:
+            os.close(self._watermark)
+            self._watermark = -1
 
 
 def _settle(waiting: asyncio.Future[None], fault: Exception | None) -> None:

@@ -60,6 +60,8 @@ class Assignment:
     tls_libraries: list[str] = field(default_factory=list)
     """Shared libraries of the ssl module, readable then too. It is not preloaded: that costs every host 240 KiB."""
     core: int | None = None
+    lines: int = 0
+    """Channels of routers in processes of their own: as many descriptors come last."""
 
     @property
     def readable(self) -> list[str]:
@@ -75,15 +77,17 @@ class _LoadFailed(Exception):
 
 
 def run(assignment: Assignment, fds: Sequence[int], sandbox: Sandbox, zygote: int) -> NoReturn:
-    """`fds`: channel, log, watermark, and with the network granted a fourth. Never returns. The exit code says why: 0 the channel closed, EXIT_LOAD, EXIT_MEMORY, 1 a fault of the host."""
+    """`fds`: channel, log, watermark, with the network granted a fourth, then the lines. Never returns. The exit code says why: 0 the channel closed, EXIT_LOAD, EXIT_MEMORY, 1 a fault of the host."""
     try:
-        channel_fd, log_fd, watermark_fd, *egress_fd = fds
+        channel_fd, log_fd, watermark_fd, *more = fds
+        egress_fd, line_fds = (more[:1], more[1:]) if assignment.network_granted else ([], more)
         os.dup2(log_fd, 1)
         os.dup2(log_fd, 2)
         channel = socket.socket(fileno=os.dup(channel_fd))
         watermark = mmap.mmap(watermark_fd, protocol.WATERMARK_BYTES)
         egress = socket.socket(fileno=os.dup(egress_fd[0])) if egress_fd else None
-        _serve(assignment, channel, watermark, egress, sandbox, zygote)
+        lines = [socket.socket(fileno=os.dup(fd)) for fd in line_fds]
+        _serve(assignment, channel, watermark, egress, lines, sandbox, zygote)
     except MemoryError:
         os._exit(protocol.EXIT_MEMORY)
     except BaseException:  # noqa: BLE001 - the last word of a process: say why, then end
@@ -96,6 +100,7 @@ def _serve(
     channel: socket.socket,
     watermark: mmap.mmap,
     egress: socket.socket | None,
+    lines: Sequence[socket.socket],
     sandbox: Sandbox,
     zygote: int,
 ) -> NoReturn:
@@ -104,7 +109,7 @@ def _serve(
         memory_bytes=assignment.memory_bytes,
         threads=assignment.threads + own_threads,
         pool_threads=assignment.pool_threads + own_threads,
-        open_files=assignment.open_files,
+        open_files=assignment.open_files + len(lines),
         cpu_seconds=assignment.cpu_seconds,
         scratch_bytes=assignment.scratch_bytes,
     )
@@ -113,7 +118,7 @@ def _serve(
         with contextlib.suppress(OSError):  # the core was taken from us meanwhile: unpinned is slower, not wrong
             os.sched_setaffinity(0, {assignment.core})
     try:
-        keep = [channel.fileno()] if egress is None else [channel.fileno(), egress.fileno()]
+        keep = [kept.fileno() for kept in (channel, egress, *lines) if kept is not None]
         receives_on = None if egress is None else egress.fileno()
         sandbox.enter(assignment.readable, limits, keep, zygote, receives_on=receives_on)
     except SandboxUnavailable as fault:
@@ -145,6 +150,7 @@ def _serve(
         max_reply_bytes=assignment.max_reply_bytes,
         pool_threads=assignment.pool_threads,
         secrets_granted=assignment.secrets_granted,
+        lines=lines,
     )
     server.serve()
 

@@ -1,7 +1,8 @@
 """Serves calls inside a plugin host: frames in, the plugin's methods, frames out. Plain asyncio, standard library only.
 
-`async def` methods run on the loop, others in a small pool of threads. Every CALL and PING is answered exactly once.
-Made by hotswap.runtime.host; nothing here is trusted by the node, so limits on replies are checked there again.
+`async def` methods run on the loop, others in a small pool of threads. Every CALL and PING is answered exactly once, on the
+line it came on (hotswap.runtime.host_line). Made by hotswap.runtime.host; nothing here is trusted by the node, so limits on
+replies are checked there again.
 """
 
 import asyncio
@@ -17,18 +18,18 @@ import threading
 import time
 import traceback
 from collections import deque
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
 from hotswap.runtime import protocol
+from hotswap.runtime.host_line import HostLine, Job
 from hotswap.runtime.limits import WORDS, limit_of
 from hotswap.runtime.protocol import Call, Fault, Kind
 from hotswap.runtime.tenant_views import TenantViews
 from hotswap_plugin import logs
 from hotswap_plugin.context import Context
 
-_READ_BYTES = 256 * 1024
 _encode_json = json.JSONEncoder(separators=(",", ":"), allow_nan=False, ensure_ascii=False).encode
 
 
@@ -36,18 +37,6 @@ _encode_json = json.JSONEncoder(separators=(",", ":"), allow_nan=False, ensure_a
 class Method:
     function: Callable[..., Any]
     is_async: bool
-
-
-@dataclass(slots=True)
-class _Job:
-    """One call for the thread pool."""
-
-    request_id: int
-    function: Callable[..., Any]
-    arguments: tuple[Any, ...]
-    is_health: bool = False
-    running: bool = False
-    cancelled: bool = False
 
 
 class Server:
@@ -63,8 +52,9 @@ class Server:
         max_reply_bytes: int,
         pool_threads: int,
         secrets_granted: bool = False,
+        lines: Sequence[socket.socket] = (),
     ) -> None:
-        self._channel = channel
+        """`channel` is the node's own; `lines` are further ones, for routers in processes of their own."""
         self._watermark = watermark
         self._plugin = plugin
         self._methods = methods
@@ -72,97 +62,97 @@ class Server:
         self._version = version
         self._max_reply = max_reply_bytes
         self._pool_threads = pool_threads
-        self._tenants = TenantViews(secrets_granted)
         self._loop = asyncio.new_event_loop()
-        self._decoder = protocol.FrameDecoder(protocol.node_caps())
-        self._tasks: dict[int, asyncio.Task[None]] = {}
-        self._unbegun: set[int] = set()
-        """Calls whose task has not run yet: cancelled now, they would end without an answer."""
-        self._begun = 0
         self._counting = threading.Lock()
-        self._jobs: dict[int, _Job] = {}
-        self._queue: queue.SimpleQueue[_Job] = queue.SimpleQueue()
+        self._jobs = 0
+        """Calls that have a thread or wait for one."""
+        self._queue: queue.SimpleQueue[Job] = queue.SimpleQueue()
         self._threads = 0
-        self._finished: deque[tuple[int, bytes]] = deque()
+        self._finished: deque[tuple[HostLine, int, bytes]] = deque()
         self._waking = False
-        self._outgoing: list[bytes] = []
-        self._unsent = bytearray()
         self._next_traceback = 0.0
         health = getattr(plugin, "health", None)
         self._health = Method(health, inspect.iscoroutinefunction(health)) if callable(health) else None
+        self._lines = [
+            HostLine(index, each, watermark, self._loop, TenantViews(secrets_granted), self._heard, self._hung_up)
+            for index, each in enumerate((channel, *lines))
+        ]
 
     def serve(self) -> NoReturn:
         """Until the channel closes; then the process ends."""
-        self._channel.setblocking(False)
         asyncio.set_event_loop(self._loop)
-        self._loop.add_reader(self._channel, self._readable)
         self._loop.run_forever()
         os._exit(0)
 
-    def _readable(self) -> None:
-        try:
-            data = self._channel.recv(_READ_BYTES)
-        except BlockingIOError:
-            return
-        except ConnectionResetError:
-            data = b""
-        if not data:
-            os._exit(0)
-        for request_id, kind, payload in self._decoder.feed(data):
+    def _heard(self, line: HostLine, data: bytes) -> None:
+        for request_id, kind, payload in line.decoder.feed(data):
             if kind == Kind.CALL:
-                self._call(request_id, protocol.decode_call(payload))
+                self._call(line, request_id, protocol.decode_call(payload))
             elif kind == Kind.PING:
-                self._ping(request_id)
+                self._ping(line, request_id)
             elif kind == Kind.SETTINGS:
-                self._tenants.take(payload)
+                line.tenants.take(payload)
             elif kind == Kind.CANCEL:
-                self._cancel(request_id)
+                self._cancel(line, request_id)
             else:
                 self._close()
 
-    def _call(self, request_id: int, call: Call) -> None:
+    def _hung_up(self, line: HostLine) -> None:
+        """Its router has ended: nobody waits for what came on it."""
+        for request_id in (*line.unbegun, *line.tasks, *line.jobs):
+            self._cancel(line, request_id)
+
+    def _call(self, line: HostLine, request_id: int, call: Call) -> None:
         method = self._methods.get(call.method)
         if method is None:
-            self._count()
-            self._fault(request_id, Fault(f"the plugin has no method '{call.method}'", unknown_method=True))
+            self._count(line)
+            self._fault(line, request_id, Fault(f"the plugin has no method '{call.method}'", unknown_method=True))
             return
         try:
             parameters = json.loads(call.body)
         except (ValueError, RecursionError) as fault:
-            self._count()
-            self._fault(request_id, Fault(f"the body is not JSON: {fault}", invalid=True))
+            self._count(line)
+            self._fault(line, request_id, Fault(f"the body is not JSON: {fault}", invalid=True))
             return
         if not isinstance(parameters, dict):
-            self._count()
-            self._fault(request_id, Fault("the body must be a JSON object: the method's parameters", invalid=True))
+            self._count(line)
+            self._fault(
+                line, request_id, Fault("the body must be a JSON object: the method's parameters", invalid=True)
+            )
             return
         # From here on the plugin may see the call: it must not be sent to another host.
-        protocol.WATERMARK.pack_into(self._watermark, 0, request_id)
+        protocol.WATERMARK.pack_into(self._watermark, line.marks_at, request_id)
         deadline = call.deadline_us / 1e6
-        view = self._tenants.of(call.tenant)
+        view = line.tenants.of(call.tenant)
         context = Context(call.tenant, self._plugin_name, self._version, deadline, call.traceparent, view)
-        self._run(request_id, method, (parameters, context))
+        self._run(line, request_id, method, (parameters, context))
 
-    def _run(self, request_id: int, method: Method, arguments: tuple[Any, ...], *, is_health: bool = False) -> None:
+    def _run(
+        self, line: HostLine, request_id: int, method: Method, arguments: tuple[Any, ...], *, is_health: bool = False
+    ) -> None:
         if method.is_async:
-            self._unbegun.add(request_id)
-            work = self._await(request_id, method.function, arguments, is_health=is_health)
+            line.unbegun.add(request_id)
+            work = self._await(line, request_id, method.function, arguments, is_health=is_health)
             task = self._start_task(work)
             if not task.done():
-                self._tasks[request_id] = task
+                line.tasks[request_id] = task
         else:
-            job = _Job(request_id, method.function, arguments, is_health)
-            self._jobs[request_id] = job
-            if self._threads < self._pool_threads and len(self._jobs) > self._threads:
+            job = Job(line, request_id, method.function, arguments, is_health)
+            line.jobs[request_id] = job
+            self._jobs += 1
+            if self._threads < self._pool_threads and self._jobs > self._threads:
                 self._add_thread()
             if self._threads:
                 self._queue.put(job)
             else:
-                del self._jobs[request_id]
+                del line.jobs[request_id]
+                self._jobs -= 1
                 if not is_health:
-                    self._count()
+                    self._count(line)
                 self._fault(
-                    request_id, Fault(f"no thread can be started: {WORDS['PROCESS_LIMIT']}", limit="PROCESS_LIMIT")
+                    line,
+                    request_id,
+                    Fault(f"no thread can be started: {WORDS['PROCESS_LIMIT']}", limit="PROCESS_LIMIT"),
                 )
 
     def _start_task(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
@@ -172,21 +162,27 @@ class Server:
         return self._loop.create_task(work)
 
     async def _await(
-        self, request_id: int, function: Callable[..., Any], arguments: tuple[Any, ...], *, is_health: bool
+        self,
+        line: HostLine,
+        request_id: int,
+        function: Callable[..., Any],
+        arguments: tuple[Any, ...],
+        *,
+        is_health: bool,
     ) -> None:
         logs.current.set(None if is_health else arguments[1])
         if not is_health:
-            self._count()
+            self._count(line)
         try:
-            if request_id in self._unbegun:
-                self._unbegun.discard(request_id)
+            if request_id in line.unbegun:
+                line.unbegun.discard(request_id)
                 frame = self._result(request_id, await function(*arguments), is_health)
             else:
                 frame = self._cancelled(request_id)
         except BaseException as fault:  # noqa: BLE001 - a plugin may raise anything; the caller is told what
             frame = self._raised(request_id, fault)
-        self._tasks.pop(request_id, None)
-        self._send(frame)
+        line.tasks.pop(request_id, None)
+        line.send(frame)
 
     def _add_thread(self) -> None:
         try:
@@ -200,7 +196,7 @@ class Server:
             job = self._queue.get()
             job.running = True
             if not job.is_health:
-                self._count()
+                self._count(job.line)
             if job.cancelled:
                 frame = self._cancelled(job.request_id)
             else:
@@ -209,7 +205,7 @@ class Server:
                     frame = self._result(job.request_id, job.function(*job.arguments), job.is_health)
                 except BaseException as fault:  # noqa: BLE001 - as in _await
                     frame = self._raised(job.request_id, fault)
-            self._finished.append((job.request_id, frame))
+            self._finished.append((job.line, job.request_id, frame))
             del job
             if not self._waking:
                 self._waking = True
@@ -218,9 +214,10 @@ class Server:
     def _collect(self) -> None:
         self._waking = False  # first: a thread that finishes now wakes us again
         while self._finished:
-            request_id, frame = self._finished.popleft()
-            del self._jobs[request_id]
-            self._send(frame)
+            line, request_id, frame = self._finished.popleft()
+            del line.jobs[request_id]
+            self._jobs -= 1
+            line.send(frame)
 
     def _result(self, request_id: int, result: Any, is_health: bool) -> bytes:
         if is_health:
@@ -254,23 +251,23 @@ class Server:
     def _cancelled(self, request_id: int) -> bytes:
         return self._encode_fault(request_id, Fault("cancelled: nobody waits any more", limit="TIMEOUT"))
 
-    def _cancel(self, request_id: int) -> None:
-        if request_id in self._unbegun:
-            self._unbegun.discard(request_id)  # its task ends by itself, with an answer
-        elif task := self._tasks.get(request_id):
+    def _cancel(self, line: HostLine, request_id: int) -> None:
+        if request_id in line.unbegun:
+            line.unbegun.discard(request_id)  # its task ends by itself, with an answer
+        elif task := line.tasks.get(request_id):
             task.cancel()
-        elif job := self._jobs.get(request_id):
+        elif job := line.jobs.get(request_id):
             job.cancelled = True
 
-    def _ping(self, request_id: int) -> None:
-        stuck = sum(job.running and job.cancelled for job in self._jobs.values())
+    def _ping(self, line: HostLine, request_id: int) -> None:
+        stuck = sum(job.running and job.cancelled for each in self._lines for job in each.jobs.values())
         if stuck >= self._pool_threads:
             message = f"all {stuck} threads are held by calls that timed out long ago"
-            self._fault(request_id, Fault(message, limit="TIMEOUT"))
+            self._fault(line, request_id, Fault(message, limit="TIMEOUT"))
         elif self._health is None:
-            self._send(protocol.encode(request_id, Kind.PONG))
+            line.send(protocol.encode(request_id, Kind.PONG))
         else:
-            self._run(request_id, self._health, (), is_health=True)
+            self._run(line, request_id, self._health, (), is_health=True)
 
     def _close(self) -> None:
         close = getattr(self._plugin, "close", None)
@@ -289,48 +286,19 @@ class Server:
             sys.stdout.flush()
         os._exit(0)
 
-    def _count(self) -> None:
+    def _count(self, line: HostLine) -> None:
         """One CALL more is no longer waiting to begin. Any thread; the node reads the count at any time."""
         with self._counting:
-            self._begun += 1
-            protocol.BEGUN.pack_into(self._watermark, protocol.BEGUN_AT, self._begun & protocol.REQUEST_ID_MASK)
+            line.begun += 1
+            at = line.marks_at + protocol.BEGUN_AT
+            protocol.BEGUN.pack_into(self._watermark, at, line.begun & protocol.REQUEST_ID_MASK)
 
-    def _fault(self, request_id: int, fault: Fault) -> None:
-        self._send(self._encode_fault(request_id, fault))
+    def _fault(self, line: HostLine, request_id: int, fault: Fault) -> None:
+        line.send(self._encode_fault(request_id, fault))
 
     @staticmethod
     def _encode_fault(request_id: int, fault: Fault) -> bytes:
         return protocol.encode(request_id, Kind.ERROR, protocol.encode_fault(fault))
-
-    def _send(self, frame: bytes) -> None:
-        """Gather what one turn of the loop answers into one write. Loop thread only."""
-        if not self._outgoing:
-            self._loop.call_soon(self._flush)
-        self._outgoing.append(frame)
-
-    def _flush(self) -> None:
-        frames = b"".join(self._outgoing)
-        self._outgoing.clear()
-        if self._unsent:
-            self._unsent += frames
-            return
-        sent = self._write(frames)
-        if sent < len(frames):
-            self._unsent += memoryview(frames)[sent:]
-            self._loop.add_writer(self._channel, self._writable)
-
-    def _writable(self) -> None:
-        del self._unsent[: self._write(self._unsent)]
-        if not self._unsent:
-            self._loop.remove_writer(self._channel)
-
-    def _write(self, data: bytes | bytearray) -> int:
-        try:
-            return self._channel.send(data)
-        except BlockingIOError:
-            return 0
-        except OSError:
-            os._exit(0)  # the node is gone
 
 
 def safe_text(fault: BaseException) -> str:

@@ -13,7 +13,7 @@ import os
 import socket
 import ssl
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import timedelta
 from functools import cache
 from pathlib import Path
@@ -25,7 +25,7 @@ from hotswap.ports.hosts import HostSpec
 from hotswap.ports.tenant_settings import TenantSettingsProvider
 from hotswap.runtime import protocol
 from hotswap.runtime.egress import EgressGate, EgressPolicy
-from hotswap.runtime.handle import ZygoteHost
+from hotswap.runtime.handle import SpareLines, ZygoteHost
 from hotswap.runtime.host import Assignment
 from hotswap.runtime.masking import SecretMask
 from hotswap.runtime.output import PluginOutput
@@ -63,6 +63,8 @@ class ZygoteLauncher:
         self._tenants = tenants
         self._egress = egress or EgressPolicy()
         self._preload = tuple(preload)
+        self._masks: dict[str, SecretMask] = {}
+        """Of plugins whose hosts are told secrets by routers too, which the node hears of in `learn_secrets` alone."""
         self._link: ZygoteLink | None = None
         self._starting = asyncio.Lock()
         self._closed = False
@@ -131,6 +133,7 @@ class ZygoteLauncher:
             certificates=_certificates() if grants else "",
             tls_libraries=_tls_libraries() if grants else [],
             core=spec.core,
+            lines=spec.lines,
         )
         host, theirs = await self._connect(spec, link, cpu_seconds, grants, told, tenants)
         try:
@@ -144,6 +147,10 @@ class ZygoteLauncher:
             await asyncio.shield(host.kill())
             raise
         return host
+
+    def learn_secrets(self, plugin: str, values: Iterable[str]) -> None:
+        """Before any of its hosts is told one of these by somebody else: keep them out of what those hosts say."""
+        self._masks.setdefault(plugin, SecretMask()).add(values)
 
     async def close(self) -> None:
         self._closed = True
@@ -186,9 +193,8 @@ class ZygoteLauncher:
         told: Callable[[str], None] | None,
         tenants: TenantSettingsProvider | None,
     ) -> tuple[ZygoteHost, list[int]]:
-        """The host's node side, and the descriptors for its own: channel, log pipe, watermark, and with grants the way out.
-
-        The caller closes those.
+        """The host's node side, and the descriptors for its own: channel, log pipe, watermark, with grants the way out, and
+        its ends of the lines. The caller closes those.
         """
         loop = asyncio.get_running_loop()
         with contextlib.ExitStack() as undo:
@@ -201,7 +207,7 @@ class ZygoteLauncher:
             undo.callback(os.close, watermark_fd)
             watermark = mmap.mmap(watermark_fd, protocol.WATERMARK_BYTES)
             undo.callback(watermark.close)
-            mask = SecretMask()
+            mask = self._masks.setdefault(spec.plugin, SecretMask()) if spec.lines else SecretMask()
             output = PluginOutput(log_reader, spec.plugin, spec.version, loop, mask, told)
             undo.callback(output.close)
             gate, ways_out = None, list[int]()
@@ -211,6 +217,12 @@ class ZygoteLauncher:
                 undo.callback(gate.close)
                 ways_out.append(way_out.detach())
                 undo.callback(os.close, ways_out[0])
+            pairs = [socket.socketpair() for _ in range(spec.lines)]
+            lines = SpareLines([mine for mine, _ in pairs], os.dup(watermark_fd) if pairs else -1)
+            undo.callback(lines.close)
+            line_ends = [theirs.detach() for _, theirs in pairs]
+            for end in line_ends:
+                undo.callback(os.close, end)
             host = ZygoteHost(
                 spec,
                 self._tier,
@@ -219,6 +231,7 @@ class ZygoteLauncher:
                 mask=mask,
                 ledger=TenantLedger(spec, tenants, mask) if tenants is not None else None,
                 gate=gate,
+                lines=lines,
                 cpu_limit=cpu_seconds,
                 close_grace=self._close_grace,
                 order_kill=link.kill_host,
@@ -227,7 +240,7 @@ class ZygoteLauncher:
             ours.setblocking(False)
             await loop.create_unix_connection(lambda: host, sock=ours)
             undo.pop_all()
-        return host, [theirs.detach(), log_writer, watermark_fd, *ways_out]
+        return host, [theirs.detach(), log_writer, watermark_fd, *ways_out, *line_ends]
 
 
 def _certificates() -> str:

@@ -30,11 +30,17 @@ MAX_KIND_CHARS = 200
 REQUEST_ID_MASK = 2**32 - 1
 
 WATERMARK = struct.Struct("=I")
-"""Shared memory at offset 0: the id of the last request the host began. The plugin never saw a later one."""
+"""Shared memory at a line's offset 0: the id of the last of its requests the host began. The plugin never saw a later one."""
 BEGUN = struct.Struct("=I")
 BEGUN_AT = 4
-"""Shared memory at offset 4: how many CALLs the host has begun or refused, modulo 2^32. What was sent beyond waits there."""
+"""At a line's offset 4: how many of its CALLs the host has begun or refused, modulo 2^32. What was sent beyond waits there."""
+ANSWERED = struct.Struct("=I")
+ANSWERED_AT = 8
+"""At a line's offset 8, for lines of routers: how many of its CALLs were answered, modulo 2^32."""
 WATERMARK_BYTES = 4096
+LINE_BYTES = 64
+"""These words are there once for each line (channel) of a host, a cache line apart: see `marks_at`."""
+MAX_LINES = WATERMARK_BYTES // LINE_BYTES
 
 EXIT_MEMORY = 83
 """Exit code of a host that could not go on for lack of memory."""
@@ -93,6 +99,11 @@ class Call:
     deadline_us: int
     body: bytes
     traceparent: bytes = b""
+
+
+def marks_at(line: int) -> int:
+    """Where in shared memory the words of a line are. 0 is the node's own, further ones are routers' (HostSpec.lines)."""
+    return line * LINE_BYTES
 
 
 def encode(request_id: int, kind: int, payload: bytes = b"") -> bytes:

@@ -25,7 +25,8 @@ class TenantLedger:
         self._current = provider.current
         self._secrets_granted = SECRETS_READ in spec.permissions
         self._mask = mask
-        self._max_bytes = min(MAX_HELD_BYTES, spec.resources.memory_mb * MIB // _SHARE_OF_MEMORY)
+        whole = min(MAX_HELD_BYTES, spec.resources.memory_mb * MIB // _SHARE_OF_MEMORY)
+        self._max_bytes = whole // (1 + spec.lines)  # each line of a host has settings of its own
         self._held: dict[str, TenantSettings] = {}
         self._sizes: dict[str, int] = {}
         self._bytes = 0

@@ -19,11 +19,14 @@ from typing import Any, NoReturn, cast
 
 from hotswap.domain.errors import SandboxUnavailable
 from hotswap.runtime import host, preload, selftest
+from hotswap.runtime.protocol import MAX_LINES
 from hotswap.runtime.sandbox import Sandbox, Tier
 from hotswap.runtime.spawn import Message, spawner_for
 
 MAX_MESSAGE_BYTES = 128 * 1024
 """Largest control message, one SOCK_SEQPACKET record."""
+MAX_DESCRIPTORS = 4 + MAX_LINES
+"""That come with one: channel, log, watermark, the way out, and lines of routers."""
 
 _PRELOADED = (
     "abc", "argparse", "ast", "asyncio", "base64", "bisect", "calendar", "collections", "contextlib", "copy", "csv",
@@ -91,7 +94,7 @@ class _Zygote:
                     self._tell_all(self._spawner.hear())
 
     def _obey(self) -> None:
-        data, fds, _, _ = socket.recv_fds(self._control, MAX_MESSAGE_BYTES, 8)
+        data, fds, _, _ = socket.recv_fds(self._control, MAX_MESSAGE_BYTES, MAX_DESCRIPTORS)
         if not data:
             sys.exit(0)  # the launcher is gone; our end takes the hosts along
         order = json.loads(data)

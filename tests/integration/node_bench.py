@@ -57,6 +57,7 @@ async def make_version(
     broken: bool = False,
     methods: tuple[str, ...] = METHODS,
     concurrency: int = 1,
+    permissions: tuple[str, ...] = (),
 ) -> ArtifactRef:
     """Pack and store one version. `broken`: it raises when imported; `extra`: more of its code, after the class."""
     archive = folder / f"{plugin}-{version}.zip"
@@ -66,6 +67,7 @@ async def make_version(
         "entryPoint": "invoice_plugin:Invoice",
         "methods": [{"name": name} for name in methods],
         "concurrency": concurrency,
+        "requiredPermissions": list(permissions),
     }
     code = CODE.format(version=version, extra=extra) + ("\nraise RuntimeError('not today')\n" if broken else "")
     with zipfile.ZipFile(archive, "w") as packed:

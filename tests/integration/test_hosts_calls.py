@@ -13,7 +13,7 @@ from host_lab import SOON, Replies, ask, launched, spec_of, spec_of_source, unti
 
 from hotswap.domain.errors import HostFailed, NotFound, PluginError
 from hotswap.domain.manifest import Resources
-from hotswap.runtime import handle as handle_module
+from hotswap.runtime import channel as channel_module
 from hotswap.runtime.handle import ZygoteHost
 from hotswap.runtime.host import MAX_POOL_THREADS
 
@@ -265,7 +265,7 @@ async def test_a_probe_says_when_every_thread_is_stuck() -> None:
 
 
 async def test_a_host_that_does_not_keep_up_is_refused_more(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(handle_module, "MAX_IN_FLIGHT", 10)
+    monkeypatch.setattr(channel_module, "MAX_IN_FLIGHT", 10)
     async with launched(spec_of("worker")) as host:
         replies = Replies()
         for _ in range(12):
@@ -279,7 +279,7 @@ async def test_a_host_that_does_not_keep_up_is_refused_more(monkeypatch: pytest.
 async def test_a_host_that_reads_nothing_does_not_grow_the_node(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(handle_module, "WRITE_BUFFER_BYTES", 1024 * 1024)
+    monkeypatch.setattr(channel_module, "WRITE_BUFFER_BYTES", 1024 * 1024)
     source = """
         import time
         class Plugin:

@@ -35,6 +35,7 @@ from hotswap.domain.routes import ArtifactRef, RouteOrder, RouteState
 from hotswap.domain.signatures import PublisherKey
 from hotswap.ports.node_runtime import NodeReport, ProbeReport
 from hotswap.runtime import signing
+from tests.integration.host_lab import alive, children_of
 from tests.integration.node_bench import METHODS, TENANT_TOKEN, make_version, order, traffic
 from tests.unit.node_fakes import eventually
 
@@ -570,8 +571,11 @@ async def test_standby_and_eviction_are_set_by_settings(make_node: Callable[...,
     await seen("hotswap_reloads_total 1.0")
 
 
-async def test_sigterm_answers_what_is_in_flight_and_leaves_the_record(make_node: Callable[..., Node]) -> None:
-    node = make_node()
+@pytest.mark.parametrize("routers", ["1", "2"])
+async def test_sigterm_answers_what_is_in_flight_and_leaves_the_record(
+    make_node: Callable[..., Node], routers: str
+) -> None:
+    node = make_node(HOTSWAP_NODE__ROUTERS=routers)
     one = await node.version("invoice", "1.0.0")
     await node.write("invoice", 0, RouteState(stable=one))
     await node.start()
@@ -587,38 +591,37 @@ async def test_sigterm_answers_what_is_in_flight_and_leaves_the_record(make_node
             while "hotswap_router_in_flight 1.0" not in (await node.ask("/metrics")).text:
                 await asyncio.sleep(0.02)
         [host] = (await node.ask("/figures?plugin=invoice&since=2026-01-01T00:00:00Z")).json()["hosts"]
+        assert node.process is not None
+        children = children_of(node.process.pid)
+        assert len(children) == (1 if routers == "1" else 3)  # the zygote, and routers of their own
         assert await node.stop() == 0
         assert (await slow).status_code == 200
     assert await node.record() is None
-    with pytest.raises(ProcessLookupError):
-        os.kill(host["pid"], 0)
+    assert not any(alive(pid) for pid in (host["pid"], *children))
 
 
-async def test_a_killed_node_takes_its_hosts_along(make_node: Callable[..., Node]) -> None:
-    node = make_node()
+async def test_a_killed_node_takes_its_hosts_and_routers_along(make_node: Callable[..., Node]) -> None:
+    node = make_node(HOTSWAP_NODE__ROUTERS="2")
     one = await node.version("invoice", "1.0.0")
     await node.write("invoice", 0, RouteState(stable=one))
     await node.start()
     [host] = (await node.ask("/figures?plugin=invoice&since=2026-01-01T00:00:00Z")).json()["hosts"]
+    assert node.process is not None
+    family = {host["pid"], *children_of(node.process.pid)}
+    assert len(family) == 4
     await node.stop(signal.SIGKILL)
-
-    def gone() -> bool:
-        try:
-            os.kill(host["pid"], 0)
-        except ProcessLookupError:
-            return True
-        return False
-
-    await eventually(gone)
+    await eventually(lambda: not any(alive(pid) for pid in family))
 
 
 async def test_a_node_refuses_to_start_unsafe(make_node: Callable[..., Node]) -> None:
     node = make_node(HOTSWAP_SANDBOX__TIER="none", HOTSWAP_NODE__ENVIRONMENT=Environment.PRODUCTION)
     del node.environment["HOTSWAP_NODE__ADMIN_TOKEN"]
     node.environment["HOTSWAP_SANDBOX__PRELOAD"] = '["json", "jsonn.decoder"]'
+    node.environment |= {"HOTSWAP_NODE__REPLACE": "true", "HOTSWAP_NODE__ROUTERS": "2"}
     await node.start(wait=False)
     assert node.process is not None
     assert await node.process.wait() == 2
+    assert "HOTSWAP_NODE__REPLACE=true does not go with HOTSWAP_NODE__ROUTERS=2" in node.log.read_text()
     assert "HOTSWAP_SANDBOX__PRELOAD: there is no module 'jsonn.decoder'" in node.log.read_text()
     assert "HOTSWAP_NODE__ADMIN_TOKEN" in node.log.read_text()
     assert "HOTSWAP_SANDBOX__TIER=none is never accepted for Production" in node.log.read_text()

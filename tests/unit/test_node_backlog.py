@@ -197,3 +197,38 @@ def test_who_leaves_is_forgotten_and_everybody_can_be_sent_elsewhere() -> None:
     assert backlog.size == 0
     assert fill(backlog, "acme", 1) == []
     assert served(backlog, 1) == ["acme"]
+
+
+def looked_at(backlog: Backlog, answered: list[tuple[float, int]]) -> None:
+    """A router that sees, at these times, how many calls all routers together have had answered."""
+    for at, total in answered:
+        backlog.answered(NOW + at, total)
+
+
+def test_routers_of_one_version_come_to_one_window_however_few_of_its_calls_each_has() -> None:
+    """Eight threads in step, every 20 ms; one router has nearly all of them."""
+    steps = [(0.02 * step + late, 1000 + 8 * step) for step in range(1, 60) for late in (0.0, 0.001)]
+    much, little = Backlog(routers=2), Backlog(routers=2)
+    for backlog, taken in ((much, 7), (little, 1)):
+        fill(backlog, "acme", 10)
+        for step in steps:
+            looked_at(backlog, [step])
+            for _ in range(taken):
+                backlog.take(NOW + step[0])
+                backlog.offer(exchange("acme"), NOW + step[0])
+    assert (much.window, little.window) == (4, 4)
+
+
+def test_a_queue_that_begins_to_stand_does_not_count_what_was_answered_before() -> None:
+    backlog = Backlog(routers=2)
+    fill(backlog, "acme", 5)
+    looked_at(backlog, [(0.0, 1_000_000), (0.03, 1_000_006), (0.06, 1_000_012)])
+    assert backlog.window == max(MIN_WINDOW, int(FIRST_RATE * 0.9 * START_DELAY))
+    looked_at(backlog, [(0.09, 3), (0.12, 9)])  # a process was replaced, and counts from 0
+    assert backlog.window == max(MIN_WINDOW, int(FIRST_RATE * 0.9 * 0.9 * START_DELAY))
+
+
+def test_a_burst_s_room_is_shared_out_among_routers() -> None:
+    backlog = Backlog(routers=4)
+    fill(backlog, "acme", 1000)
+    assert backlog.size == int(FIRST_RATE * BURST_SECONDS) // 4

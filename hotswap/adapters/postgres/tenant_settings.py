@@ -7,7 +7,7 @@ beat) what changed since. Secrets are stored as ciphertexts; `decrypt` is inject
 import asyncio
 import json
 import logging
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Collection, Iterable, Mapping
 from contextlib import asynccontextmanager
 from datetime import datetime, timedelta
 from time import monotonic
@@ -65,6 +65,12 @@ class PostgresTenantSettings:
     def current(self, tenant: str, plugin: str) -> TenantSettings | None:
         tenants = self._known.get(plugin)
         return tenants.get(tenant) if tenants is not None else None
+
+    def known(self, plugin: str) -> Mapping[str, TenantSettings]:
+        return self._known.get(plugin, {})
+
+    def plugins(self) -> Collection[str]:
+        return self._known.keys()
 
     async def ensure(self, plugin: str) -> None:
         if plugin in self._known:
