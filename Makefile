@@ -126,6 +126,10 @@ bench: install ## Run a benchmark: make bench NAME=deploy (docs/benchmarks.md)
 	fi
 	@$(BIN)/python -m benchmarks.$(NAME) $(ARGS)
 
+.PHONY: reference
+reference: install ## Write docs/reference anew from the routes, the commands and the settings
+	@$(BIN)/python -m tests.docs.reference
+
 .PHONY: compose-env
 compose-env: ## Passwords for docker-compose.temporal.yml: writes .env, once (docs/deploy.md)
 	@$(if $(PYTHON),$(PYTHON),python3) deploy/compose/make_env.py .env
