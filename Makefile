@@ -126,6 +126,14 @@ bench: install ## Run a benchmark: make bench NAME=deploy (docs/benchmarks.md)
 	fi
 	@$(BIN)/python -m benchmarks.$(NAME) $(ARGS)
 
+.PHONY: reference
+reference: install ## Write docs/reference anew from the routes, the commands and the settings
+	@$(BIN)/python -m tests.docs.reference
+
+.PHONY: runbooks
+runbooks: install ## Follow every page of docs/runbooks to its end on a live system whose parts break (a few minutes)
+	@$(BIN)/python -m pytest -n0 tests/runbooks/test_*.py tests/runbooks/slow_*.py $(ARGS)
+
 .PHONY: compose-env
 compose-env: ## Passwords for docker-compose.temporal.yml: writes .env, once (docs/deploy.md)
 	@$(if $(PYTHON),$(PYTHON),python3) deploy/compose/make_env.py .env

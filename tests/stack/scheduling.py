@@ -9,6 +9,7 @@ from xdist.scheduler import LoadGroupScheduling
 TOGETHER = {
     "tests/e2e/": "live",
     "tests/browser/": "live",
+    "tests/runbooks/": "live",
     "tests/integration/test_embedded_crashes.py": "crashes",
     "tests/integration/test_embedded_apps.py": "apps",
 }
