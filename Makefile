@@ -18,6 +18,8 @@ PYTHON ?=
 # More for pytest: make test ARGS="-k canary -x"
 ARGS ?=
 NAME ?=
+# Test processes: one more than cores, since the one with the live system mostly waits for it.
+WORKERS ?= $(shell echo $$(( $$(getconf _NPROCESSORS_ONLN 2>/dev/null || echo 2) + 1 )))
 
 .PHONY: help
 help: ## List these targets
@@ -62,7 +64,7 @@ up: install ## Run everything on this machine until Ctrl-C (data in .hotswap)
 
 .PHONY: test
 test: install lint types imports ## Lint, types, import rules, then every test, in parallel
-	@$(BIN)/python -m pytest -n auto --dist loadgroup $(ARGS)
+	@$(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup $(ARGS)
 
 .PHONY: lint
 lint: install ## Style and formatting
@@ -79,7 +81,7 @@ imports: install ## Who may import whom
 
 .PHONY: unit
 unit: install ## Tests that need no server (seconds)
-	@$(BIN)/python -m pytest -n auto -m "not stack and not e2e" tests/unit tests/architecture $(ARGS)
+	@$(BIN)/python -m pytest -n $(WORKERS) -m "not stack and not e2e" tests/unit tests/architecture $(ARGS)
 
 .PHONY: e2e
 e2e: install ## The whole system with real processes, killed for real
