@@ -49,17 +49,49 @@ class Readiness:
         }
         if keys is not None:
             self._checks["keys"] = (False, KeyCheck(keys).ready)
+        self._asking: dict[str, asyncio.Task[None]] = {}
 
     async def check(self) -> ReadyOut:
-        states = await asyncio.gather(
-            *(_checked(name, required, ask) for name, (required, ask) in self._checks.items())
-        )
+        states = await asyncio.gather(*(self._state_of(name) for name in self._checks))
         dependencies = dict(zip(self._checks, states, strict=True))
         away = [state for state in states if state.state != State.OK]
         status = State.OK
         if away:
             status = State.AWAY if any(state.required for state in away) else State.DEGRADED
         return ReadyOut(status=status, dependencies=dependencies)
+
+    async def _state_of(self, name: str) -> Dependency:
+        required, ask = self._checks[name]
+        began = perf_counter()
+        fault = await self._fault_of(name, ask)
+        if fault:
+            log.warning("%s is away: %s", name, fault)
+        return Dependency(
+            state=State.AWAY if fault else State.OK,
+            required=required,
+            detail=AWAY if fault else "",
+            milliseconds=round((perf_counter() - began) * 1000, 1),
+        )
+
+    async def _fault_of(self, name: str, ask: Callable[[], Awaitable[None]]) -> str:
+        """Why it counts as away, "" when it answers.
+
+        One that hangs is left to end by itself, one question at a time: psycopg asks a server that hangs to cancel, and waits
+        ten seconds for that.
+        """
+        asking = self._asking.get(name)
+        if asking is None or asking.done():
+            asking = self._asking[name] = asyncio.create_task(_asked(ask), name=f"is {name} there")
+        await asyncio.wait({asking}, timeout=CHECK_SECONDS)
+        if not asking.done() or asking.cancelled():
+            if not asking.cancelling():
+                asking.cancel()
+            return f"no answer within {CHECK_SECONDS:g} s"
+        try:
+            asking.result()
+        except Unavailable as fault:
+            return fault.message
+        return ""
 
     async def _postgres(self) -> None:
         async with self._unit_of_work() as uow:
@@ -97,17 +129,5 @@ class KeyCheck:
         return None if again == probe else "the key provider does not unwrap what it wrapped"
 
 
-async def _checked(name: str, required: bool, ask: Callable[[], Awaitable[None]]) -> Dependency:
-    began = perf_counter()
-    state, detail = State.OK, ""
-    try:
-        async with asyncio.timeout(CHECK_SECONDS):
-            await ask()
-    except Unavailable as fault:
-        log.warning("%s is away: %s", name, fault.message)
-        state, detail = State.AWAY, AWAY
-    except TimeoutError:
-        log.warning("%s is away: no answer within %g s", name, CHECK_SECONDS)
-        state, detail = State.AWAY, AWAY
-    milliseconds = round((perf_counter() - began) * 1000, 1)
-    return Dependency(state=state, required=required, detail=detail, milliseconds=milliseconds)
+async def _asked(ask: Callable[[], Awaitable[None]]) -> None:
+    await ask()

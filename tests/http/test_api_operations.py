@@ -58,6 +58,30 @@ async def test_a_dependency_that_hangs_is_away(site: Site, monkeypatch: pytest.M
     assert answer.json()["dependencies"][name]["state"] == "away"
 
 
+async def test_one_that_does_not_even_stop_when_told_to_holds_nobody_up_and_is_not_asked_again(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As psycopg over a server that hangs, which it asks to cancel, for ten seconds."""
+    monkeypatch.setattr("api.services.readiness.CHECK_SECONDS", 0.05)
+    asked, let_go = 0, asyncio.Event()
+
+    async def stubborn() -> None:
+        nonlocal asked
+        asked += 1
+        try:
+            await asyncio.Event().wait()
+        finally:
+            await let_go.wait()
+
+    site.container.readiness._checks["postgres"] = (True, stubborn)
+    for _ in range(3):
+        answer = await asyncio.wait_for(site.nobody.get("/ready"), 5)
+        assert (answer.status_code, answer.json()["dependencies"]["postgres"]["state"]) == (503, "away")
+    assert asked == 1
+    let_go.set()
+    await asyncio.wait(site.container.readiness._asking.values())
+
+
 class Provider:
     """A key provider that may be away, hang, or have lost its key. Counts how often it is asked."""
 
