@@ -7,7 +7,6 @@ decided again, so that a rollback also rescues who waits.
 """
 
 import asyncio
-import re
 from collections import Counter, deque
 from collections.abc import Mapping, Set
 from datetime import timedelta
@@ -27,16 +26,11 @@ from hotswap.node.quotas import UNLIMITED, Meters
 from hotswap.node.refusals import Refusal
 from hotswap.node.routes import Route
 from hotswap.node.serving import ServedVersion
+from hotswap.node.targets import Targets
 from hotswap.node.tenant_auth import FORBIDDEN, TenantAuth
 from hotswap.node.traced_calls import TracedCalls
 from hotswap.ports.hosts import Reply
 from hotswap.routing.decide import choose_version
-
-_TARGET = re.compile(
-    rb"^/invoke/([A-Za-z0-9][A-Za-z0-9._-]{0,127})/([a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?)/([a-z][a-z0-9_]{0,63})(?:\?.*)?$"
-)
-_MAX_TARGETS = 20_000
-"""Parsed paths kept; all are dropped when full. 200 tenants of 100 methods fit; a scan only costs the parse again."""
 
 _FLOOD = 256
 """Connections past the most that are still told so; further ones are cut without a word."""
@@ -81,7 +75,7 @@ class Router:
         self._timeout = invoke_timeout.total_seconds()
         self._disabled = disabled
         self._spans = spans
-        self._targets: dict[bytes, tuple[str, str, str]] = {}
+        self._targets = Targets()
         self._connections: set[Connection] = set()
         self._addresses: Counter[str] = Counter()
         self.refused: Counter[str] = Counter()
@@ -211,15 +205,9 @@ class Router:
         grant = self._auth.known(headers.get(b"authorization", b""))
         if grant is None:
             return refusals.UNAUTHORIZED
-        target = self._targets.get(url)
+        target = self._targets.get(url) or self._targets.read(url)
         if target is None:
-            found = _TARGET.match(url)
-            if found is None:
-                return refusals.NO_PATH
-            target = (found[1].decode(), found[2].decode(), found[3].decode())
-            if len(self._targets) >= _MAX_TARGETS:
-                self._targets.clear()
-            self._targets[url] = target
+            return refusals.NO_PATH
         if not grant.allows(target[0], target[1]):
             return FORBIDDEN
         if method != b"POST":

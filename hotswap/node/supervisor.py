@@ -7,14 +7,13 @@ hotswap.node.reconcile (PostgreSQL's) both come through here, fenced by generati
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Collection, Coroutine, Iterator, Mapping
-from datetime import UTC, datetime, timedelta
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Mapping
+from datetime import timedelta
 from functools import partial
 from typing import Any
 
-from hotswap.domain.analysis import Health, HostReport, NodeFigures, told_in_history
+from hotswap.domain.analysis import Health
 from hotswap.domain.base import bounded
-from hotswap.domain.drift import LoadedHost, NodeInventory, PluginInventory
 from hotswap.domain.errors import HotSwapError, StaleGeneration
 from hotswap.domain.routes import ArtifactRef, DesiredRoute, RouteOrder, RouteState
 from hotswap.node.bundles import BundleCache
@@ -23,9 +22,9 @@ from hotswap.node.figures import FigureBook
 from hotswap.node.hosts import NO_GRACE, SupervisedHost, Tally, first_fault
 from hotswap.node.routes import Lane, Route
 from hotswap.node.smoke import smoke_host
+from hotswap.node.standing import Standing
 from hotswap.ports.hosts import HostLauncher, SchemaCheck
 from hotswap.ports.node_runtime import NodeReport, ProbeReport, SmokeReport
-from hotswap.routing.decide import state_on_node
 
 log = logging.getLogger(__name__)
 
@@ -38,7 +37,7 @@ FORGOTTEN_GRACE = timedelta(seconds=30)
 """Drain of versions that PostgreSQL no longer wants at all: the request timeout, so that nothing is cut."""
 
 
-class NodeSupervisor:
+class NodeSupervisor(Standing):
     """NodeRuntime over real processes. `routes` maps a plugin to its Route; readers take it without a lock."""
 
     def __init__(
@@ -59,18 +58,16 @@ class NodeSupervisor:
         `routes`: to publish in, if somebody has it already.
         `spread(plugin)` returns when every router serves by the route just published; none = there is but the one here.
         """
-        self.node_id = node_id
+        super().__init__(node_id, book)
         self.routes = routes if routes is not None else {}
         self._launcher = launcher
         self._bundles = bundles
-        self._book = book
         self._probe_every = probe_every
         self._check_schema = check_schema or _cannot_check
         self._standby = frozenset(standby)
         self._spread = spread or _nobody_else
         self._cores = Cores()
         self.tally = Tally()
-        self._lanes: dict[str, Lane] = {}
         self._listeners: list[Callable[[str], None]] = []
 
     def on_change(self, listener: Callable[[str], None]) -> None:
@@ -180,10 +177,6 @@ class NodeSupervisor:
                 )
                 self._drain_surplus(lane, FORGOTTEN_GRACE)
 
-    def fences(self) -> dict[str, int]:
-        """The highest generation heard of, by plugin."""
-        return {plugin: lane.fence for plugin, lane in self._lanes.items()}
-
     async def forget(self, plugin: str, fence: int) -> None:
         """Stop serving a plugin that PostgreSQL wants no more, unless an order came since `fence` was read."""
         lane = self._lanes.get(plugin)
@@ -219,79 +212,6 @@ class NodeSupervisor:
         draining = [task for lane in self._lanes.values() for task in lane.draining]
         hosts = [host for lane in self._lanes.values() for host in lane.hosts.values()]
         await asyncio.gather(*(host.retire(NO_GRACE) for host in hosts), *draining)
-
-    # -- telling -------------------------------------------------------------------------------------------------
-
-    def figures(self, plugin: str, since: datetime) -> NodeFigures:
-        """What this node serves for the plugin and what it counted since an instant."""
-        lane = self._lanes.get(plugin)
-        return NodeFigures(
-            node_id=self.node_id,
-            plugin=plugin,
-            generation=lane.generation if lane else 0,
-            candidate_weight=state_on_node(lane.state, self.node_id).candidate_weight if lane else 0,
-            since=since,
-            taken_at=datetime.now(UTC),
-            versions=self._book.window(plugin, since),
-            hosts=self._hosts(lane) if lane else (),
-        )
-
-    def inventory(self) -> NodeInventory:
-        """Everything that runs here, with the bytes it was loaded from."""
-        plugins = [
-            PluginInventory(
-                plugin=lane.plugin,
-                generation=lane.generation,
-                hosts=tuple(
-                    LoadedHost(version=host.ref.version, digest=host.ref.digest, state=host.state)
-                    for host in (*lane.hosts.values(), *lane.draining.values())
-                ),
-            )
-            for lane in self._lanes.values()
-        ]
-        return NodeInventory(node_id=self.node_id, taken_at=datetime.now(UTC), plugins=tuple(plugins))
-
-    def hosts(self) -> list[HostReport]:
-        """Every process of every plugin."""
-        return [report for lane in self._lanes.values() for report in self._hosts(lane)]
-
-    def each_host(self) -> Iterator[SupervisedHost]:
-        """Every loaded or draining version, as of now; one may have ended when its turn comes."""
-        return iter([host for lane in self._lanes.values() for host in (*lane.hosts.values(), *lane.draining.values())])
-
-    def crashes(self) -> dict[tuple[str, str], int]:
-        """Times that processes of a loaded version died unasked, by (plugin, version)."""
-        return {
-            (host.ref.plugin, host.ref.version): host.crashes
-            for lane in self._lanes.values()
-            for host in lane.hosts.values()
-        }
-
-    def inherit_crashes(self, plugin: str, version: str, crashes: int) -> None:
-        """Count those in the process that this one replaced: a version is no better for a node's upgrade."""
-        lane = self._lanes.get(plugin)
-        host = lane.hosts.get(version) if lane is not None else None
-        if host is not None:
-            host.inherit_crashes(crashes)
-
-    def in_rollout(self) -> set[str]:
-        """Plugins with a candidate."""
-        return {plugin for plugin, lane in self._lanes.items() if lane.state.candidate is not None}
-
-    def loaded(self) -> Iterator[tuple[SupervisedHost, bool]]:
-        """Every loaded version, and whether it may be evicted: not while its plugin has a candidate or an order under way."""
-        for lane in self._lanes.values():
-            at_rest = lane.state.candidate is None and not lane.lock.locked()
-            for host in lane.hosts.values():
-                yield host, at_rest
-
-    def _hosts(self, lane: Lane) -> tuple[HostReport, ...]:
-        hosts = (*lane.hosts.values(), *lane.draining.values())
-        return tuple(report for host in hosts for report in host.reports())
-
-    def _report(self, lane: Lane) -> NodeReport:
-        hosts = told_in_history(self._hosts(lane))
-        return NodeReport(node_id=self.node_id, plugin=lane.plugin, generation=lane.generation, hosts=hosts)
 
     # -- how -----------------------------------------------------------------------------------------------------
 

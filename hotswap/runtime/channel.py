@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import mmap
 import struct
+from abc import ABC, abstractmethod
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from time import monotonic
@@ -44,7 +45,7 @@ class Marks:
         return last
 
 
-class HostChannel(asyncio.Protocol):
+class HostChannel(asyncio.Protocol, ABC):
     """See hotswap.ports.hosts.CallTaker. Belongs to one event loop."""
 
     def __init__(
@@ -120,13 +121,13 @@ class HostChannel(asyncio.Protocol):
 
     # What who owns it knows
 
+    @abstractmethod
     def _end_reason(self) -> str:
         """Why it is not alive, in words."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _distrust(self, what: str) -> None:
         """The host broke the protocol: neither the channel nor the host is any use."""
-        raise NotImplementedError
 
     # asyncio.Protocol
 
