@@ -58,7 +58,7 @@ def span(
 
     `parent`: of a request from elsewhere, as `parent_of` reads it; else the span that is current here.
     """
-    with trace.get_tracer("hotswap").start_as_current_span(
+    running = trace.get_tracer("hotswap").start_span(
         name,
         context=parent,
         kind=kind,
@@ -66,12 +66,15 @@ def span(
         links=[Link(one) for one in links[-MAX_LINKS:]],
         record_exception=False,  # a message may quote what it was given
         set_status_on_exception=False,
-    ) as running:
-        try:
+    )
+    try:
+        with _attached(trace.set_span_in_context(running)):
             yield running
-        except Exception as fault:
-            failed(running, kind_of(fault))
-            raise
+    except Exception as fault:
+        failed(running, kind_of(fault))
+        raise
+    finally:
+        running.end()
 
 
 def attributes(facts: Mapping[str, str]) -> dict[str, str]:

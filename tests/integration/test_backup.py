@@ -41,6 +41,8 @@ async def source(
     variables = environment | {
         "HOTSWAP_POSTGRES__URL": url,
         "HOTSWAP_MINIO__BUCKET": f"backup-{secrets.token_hex(4)}",
+        # Its own, or the rollouts of other tests would be running ones of which this record knows nothing.
+        "HOTSWAP_TEMPORAL__TASK_QUEUE": f"backup-{secrets.token_hex(4)}",
         "HOTSWAP_AUTH__KEY_ENCRYPTION_KEY": key(),
         "HOTSWAP_KEYS__PROVIDER": "environment",
         "HOTSWAP_KEYS__WRAPPING_KEYS": f'["{key()}"]',

@@ -26,6 +26,7 @@ from hotswap.node.limits import RouterLimits
 from hotswap.node.metrics import render
 from hotswap.node.router import Router
 from hotswap.node.supervisor import NodeSupervisor
+from hotswap.node.usage import CpuShares
 from hotswap.runtime.launcher import ZygoteLauncher
 from tests.integration.node_bench import TENANT_TOKEN, make_version, order
 from tests.unit.node_fakes import eventually
@@ -252,7 +253,9 @@ async def test_real_memory_over_the_budget_ends_the_least_recently_used(
             "payment": "Ready",
             "report": "Ready",
         }
-        page = b"".join([piece async for piece in render("QA", site.supervisor, FigureBook(), site.router)]).decode()
+        page = b"".join(
+            [piece async for piece in render("QA", site.supervisor, FigureBook(), site.router, CpuShares())]
+        ).decode()
         assert 'hotswap_hosts{state="Evicted"} 1.0' in page
         assert 'hotswap_evictions_total{reason="budget"} 1.0' in page
         assert "hotswap_memory_over_budget_bytes 0.0" in page

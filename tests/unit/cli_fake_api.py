@@ -192,6 +192,9 @@ def fake_api() -> Iterator[FakeApi]:
             self.send_response(status)
             self.send_header("Content-Type", "application/json")
             self.send_header("Content-Length", str(len(content)))
+            self.send_header(
+                "Connection", "close"
+            )  # unsaid, the client would send its next request into the closed one
             if status == 429:
                 self.send_header("Retry-After", "7")
             self.end_headers()
