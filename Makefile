@@ -18,8 +18,8 @@ PYTHON ?=
 # More for pytest: make test ARGS="-k canary -x"
 ARGS ?=
 NAME ?=
-# Test processes: one more than cores, since the one with the live system mostly waits for it.
-WORKERS ?= $(shell echo $$(( $$(getconf _NPROCESSORS_ONLN 2>/dev/null || echo 2) + 1 )))
+# Test processes: two more than cores, since tests of whole systems mostly wait for them.
+WORKERS ?= $(shell echo $$(( $$(getconf _NPROCESSORS_ONLN 2>/dev/null || echo 2) + 2 )))
 
 .PHONY: help
 help: ## List these targets

@@ -9,6 +9,7 @@ from datetime import timedelta
 import pytest
 from pydantic import SecretStr
 
+from hotswap.adapters import redis_limits
 from hotswap.adapters.local_limits import MOST_KEYS, LocalRateLimiter
 from hotswap.adapters.redis_limits import REST_SECONDS, RedisRateLimiter, ResilientRateLimiter
 from hotswap.config import RedisSettings, Settings
@@ -24,6 +25,10 @@ async def limiter(request: pytest.FixtureRequest) -> AsyncIterator[RateLimiter]:
         yield LocalRateLimiter()
         return
     settings: Settings = request.getfixturevalue("settings")
+    monkeypatch: pytest.MonkeyPatch = request.getfixturevalue("monkeypatch")
+    monkeypatch.setattr(
+        redis_limits, "_LONGEST_WAIT", 10.0
+    )  # forty connections at once may take a busy machine a while
     made = RedisRateLimiter(settings.redis)
     yield made
     await made.close()
