@@ -91,15 +91,20 @@ async def test_the_release_before_hands_over_to_this_one_without_a_failed_reques
         await started(running, old_worker, old_node, old_api)
         api = ApiClient(Connection(old_api.url, live.api.connection.token))
         await running.enter_async_context(api)
-        urls = [await router_of(live, old.node_id), live.stack.info["nodes"][0]["routerUrl"]]
-        traffic = TrafficGenerator(urls, live.stack.info["tenantToken"], plugin, CALLS, tenants=40, rate=60)
-        await traffic.start()
+        leaving, staying = (
+            TrafficGenerator([url], live.stack.info["tenantToken"], plugin, CALLS, tenants=20, rate=30)
+            for url in (await router_of(live, old.node_id), live.stack.info["nodes"][0]["routerUrl"])
+        )
+        await staying.start()
+        await leaving.start()
         try:
             rollout = await at_first_step(queue, plugin)
 
             new_worker, new_node = new.worker(), new.node()
             await started(running, new_worker, new_node)
             await builds.make_current(queue.client, new.temporal, timedelta(seconds=60))
+            # As a load balancer takes a node out before it ends: a request may meet an idle connection while it is closed.
+            left = await leaving.stop()
             await old_node.stop()
 
             await promote_to_the_end(rollout)
@@ -116,10 +121,12 @@ async def test_the_release_before_hands_over_to_this_one_without_a_failed_reques
             told = await live.api.deployment(following.deployment["deploymentId"])
             assert told["status"] == "Completed", "the api of now knows it"
         finally:
-            report = await traffic.stop()
+            report = await staying.stop()
         answer = await served_by(await router_of(live, new.node_id), live, plugin)
         assert (answer.status_code, answer.headers["X-HotSwap-Version"]) == (200, "3.0.0"), "by the node of now"
         await new_node.stop()
-    assert report.requests > 100
+    assert left.requests > 50
+    assert report.requests > 50
+    assert (left.failed, left.broken) == (0, 0), f"across {before.crosses or 'no commit'}: {left.failure_samples}"
     assert (report.failed, report.broken) == (0, 0), f"across {before.crosses or 'no commit'}: {report.failure_samples}"
     assert report.by_version.keys() == {"1.0.0", "2.0.0", "3.0.0"}
