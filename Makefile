@@ -63,8 +63,12 @@ up: install ## Run everything on this machine until Ctrl-C (data in .hotswap)
 	@$(BIN)/hotswap up
 
 .PHONY: test
-test: install lint types imports ## Lint, types, import rules, then every test, in parallel
-	@$(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup $(ARGS)
+test: install lint types imports ## Lint, types, import rules, then the tests, in parallel
+	@$(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup -m "not long" $(ARGS)
+
+.PHONY: test-long
+test-long: install ## The few tests that make test leaves out, each with a shorter sibling there
+	@$(BIN)/python -m pytest -m long $(ARGS)
 
 .PHONY: lint
 lint: install ## Style and formatting

@@ -4,6 +4,7 @@ import asyncio
 from datetime import timedelta
 from pathlib import Path
 
+import pytest
 from temporalio.api.enums.v1 import EventType, WorkflowTaskFailedCause
 from temporalio.client import WorkflowHandle
 
@@ -26,6 +27,7 @@ AT_ONCE = WAITING.model_copy(update={"evaluation_period": timedelta(seconds=1)})
 PERSON = Command(by="admin", roles=(Role.ADMIN,), reason="the test goes on")
 
 
+@pytest.mark.long
 async def test_a_rollout_ends_on_the_build_it_began_on_and_the_next_runs_on_the_new_one(
     live: Live, tmp_path: Path
 ) -> None:
@@ -52,6 +54,7 @@ async def test_a_rollout_ends_on_the_build_it_began_on_and_the_next_runs_on_the_
         assert await builds_of(following) == {new_build}
 
 
+@pytest.mark.long
 async def test_without_builds_a_changed_worker_cannot_go_on_with_a_running_rollout(live: Live, tmp_path: Path) -> None:
     """The control: it proves that the change above would break a replay. The old code back, nothing is lost."""
     queue = await Queue.open(live, tmp_path)

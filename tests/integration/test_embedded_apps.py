@@ -56,6 +56,7 @@ def test_its_nodes_are_known_to_the_api(whole: OwnStack) -> None:
     eventually(lambda: {node["nodeId"] for node in _nodes(whole)} == {"node-1", "node-2"}, "the nodes did not register")
 
 
+@pytest.mark.long
 def test_its_nodes_are_replaced_one_by_one_when_it_is_told_to(whole: OwnStack) -> None:
     before = {part["name"]: part for part in whole.info()["parts"] if part["name"] in ("node-1", "node-2")}
     assert whole.process is not None

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import httpx
 import psycopg
+import pytest
 
 from activities.nodes import RetireInput
 from hotswap.adapters.node_figures import NodeFiguresSource
@@ -47,6 +48,7 @@ async def ended(process: asyncio.subprocess.Process) -> int:
         return await process.wait()
 
 
+@pytest.mark.long
 async def test_a_node_is_replaced_again_and_again_under_traffic_and_in_the_middle_of_a_rollout(
     make_node: Callable[..., Node],
 ) -> None:
