@@ -1,18 +1,18 @@
 """The zygote's rehearsal leaves nothing behind that its hosts would inherit."""
 
-import os
 import threading
+from pathlib import Path
 
 from hotswap.runtime import rehearsal, seccomp
 
 
 def test_leaves_no_descriptor_and_no_thread() -> None:
     rehearsal.rehearse("x86_64")  # what is imported or cached for good is, now
-    before = set(os.listdir("/proc/self/fd")), threading.active_count()
+    before = set(Path("/proc/self/fd").iterdir()), threading.active_count()
 
     rehearsal.rehearse("x86_64")
 
-    assert (set(os.listdir("/proc/self/fd")), threading.active_count()) == before
+    assert (set(Path("/proc/self/fd").iterdir()), threading.active_count()) == before
 
 
 def test_prepares_the_filter_that_strong_hosts_use() -> None:
