@@ -73,10 +73,17 @@ class Node:
             "Content-Type: application/json\r\nContent-Length: "
         ).encode()
         self._idle: list[_Line] = []
+        self._busy = 0
+
+    @property
+    def connections(self) -> int:
+        """Open now: idle ones, of which the router may have closed its end, and those with a request under way."""
+        return len(self._idle) + self._busy
 
     async def post(self, path: str, body: bytes, timeout: float) -> HttpAnswer:
         """Raises CannotConnect (nothing was sent), ConnectionLost, TimeoutError (`timeout` seconds passed)."""
         line = await self._line()
+        self._busy += 1
         request = b"POST %s HTTP/1.1\r\n%s%d\r\n\r\n%s" % (path.encode(), self._fixed, len(body), body)
         try:
             async with asyncio.timeout(timeout):
@@ -89,6 +96,8 @@ class Node:
         except BaseException:
             line.close()
             raise
+        finally:
+            self._busy -= 1
         if keep:
             self._idle.append(line)
         else:

@@ -70,6 +70,11 @@ class TrafficGenerator:
         self._running: list[asyncio.Task[None]] = []
         self._stopping = asyncio.Event()
 
+    @property
+    def connections(self) -> int:
+        """Open to all nodes now."""
+        return sum(node.connections for node in self._nodes)
+
     async def start(self) -> None:
         """Begin; every tenant at its own moment within the first period."""
         self.report.started_at = time.time()

@@ -13,11 +13,11 @@ import logging
 import os
 import socket
 from collections.abc import Awaitable, Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from time import monotonic
+from typing import Any
 
 from hotswap.config import SandboxSettings
 from hotswap.domain.permissions import DEFAULT_PORTS, NETWORK_HTTP, NetworkGrant, normal_host
@@ -55,8 +55,10 @@ _NEVER = tuple(
 _GLOBAL_UNICAST = ipaddress.ip_network("2000::/3")
 """All of IPv6 that is handed out; NAT64, IPv4-compatible and site-local addresses lie outside."""
 
-_LOOKUPS = ThreadPoolExecutor(4, thread_name_prefix="egress-dns")
+_LOOKUPS = ThreadPoolExecutor(32, thread_name_prefix="egress-dns")
 """Apart from the loop's own: plugins with a wildcard grant could fill that with names that nobody answers for."""
+LOOKUPS_EACH = 2
+"""Threads of those that one host has at once, so that its unanswered names do not hold up other plugins' lookups."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,6 +119,7 @@ class EgressGate:
         self._asking: set[asyncio.Task[None]] = set()
         self._open: set[tuple[int, int]] = set()
         """Sockets passed on, by local port and inode; those that were closed since are among them until it matters."""
+        self._looking = asyncio.Semaphore(LOOKUPS_EACH)
         self._left = ASKS_PER_WINDOW
         self._window: asyncio.TimerHandle | None = None
         ours.setblocking(False)
@@ -256,9 +259,16 @@ class EgressGate:
             raise _Refused("limit", text)
 
     async def _resolve(self, host: str, port: int) -> list[str]:
-        look_up = partial(socket.getaddrinfo, host, port, type=socket.SOCK_STREAM)
-        found = await self._loop.run_in_executor(_LOOKUPS, look_up)
-        return [str(entry[4][0]) for entry in found]
+        await self._looking.acquire()
+        look_up = _LOOKUPS.submit(socket.getaddrinfo, host, port, type=socket.SOCK_STREAM)
+        look_up.add_done_callback(self._looked_up)
+        return [str(entry[4][0]) for entry in await asyncio.wrap_future(look_up)]
+
+    def _looked_up(self, look_up: Future[Any]) -> None:
+        """When its thread is free, which may be long after the asker gave up. In that thread."""
+        del look_up
+        with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits for a turn any more
+            self._loop.call_soon_threadsafe(self._looking.release)
 
     async def _connect_to(self, address: str, port: int) -> socket.socket:
         """To exactly the address that was checked: the name is not looked up again."""

@@ -17,6 +17,7 @@ import traceback
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import hotswap_plugin
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
 
 MAX_POOL_THREADS = 8
+_out_of_sight: list[ModuleType] = []
 _HOOKS = frozenset({"health", "close"})
 
 
@@ -170,9 +172,10 @@ def _prepare_interpreter(assignment: Assignment) -> None:
     sys.stderr = io.TextIOWrapper(PipeOutput(2), encoding="utf-8", errors="backslashreplace", line_buffering=True)
     sys.path[:0] = [assignment.bundle_dir, str(Path(assignment.bundle_dir) / "vendor"), *assignment.library_paths]
     sys.argv = [assignment.plugin]
-    # A plugin may bring a package of any name, ours included. What runs here holds its modules by reference.
-    for name in [name for name in sys.modules if name.partition(".")[0] == "hotswap"]:
-        del sys.modules[name]
+    # A plugin may bring a package of any name, ours included. What runs here holds its modules by reference; the others
+    # are kept too, since to take them apart writes to pages that all hosts share.
+    ours = [name for name in sys.modules if name.partition(".")[0] == "hotswap"]
+    _out_of_sight.extend(sys.modules.pop(name) for name in ours)
     if assignment.scratch_bytes:
         os.environ["TMPDIR"] = tempfile.tempdir = SCRATCH
     preload.give_way([assignment.bundle_dir, str(Path(assignment.bundle_dir) / "vendor")])

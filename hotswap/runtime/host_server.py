@@ -84,6 +84,11 @@ class Server:
         self._loop.run_forever()
         os._exit(0)
 
+    def rehearse(self, work: Coroutine[Any, Any, None]) -> None:
+        """Serve until `work` is done, then let go of everything but the channel (hotswap.runtime.rehearsal)."""
+        self._loop.run_until_complete(work)
+        self._loop.close()
+
     def _heard(self, line: HostLine, data: bytes) -> None:
         for request_id, kind, payload in line.decoder.feed(data):
             if kind == Kind.CALL:

@@ -10,6 +10,7 @@ import ctypes
 import errno
 import struct
 from collections.abc import Iterator
+from functools import cache
 
 from hotswap.domain.errors import SandboxUnavailable
 from hotswap.runtime.libc import Libc, errno_name
@@ -121,6 +122,7 @@ def machine_name(machine: str) -> str:
     return name
 
 
+@cache
 def assemble(machine: str, pid: int, *, scratch: bool = False, receives_on: int | None = None) -> bytes:
     """The BPF program for a process with this pid, which cannot change as it cannot fork. scratch: it has a directory.
 

@@ -1,7 +1,7 @@
 """The zygote: a small clean process that forks plugin hosts, so that one starts in milliseconds and inherits no secret.
 
 Exec'ed by hotswap.runtime.launcher with a bare environment; single-threaded and loop-less, since a fork of anything else
-is a gamble. It preloads what plugins commonly import, freezes the garbage collector (pages stay shared), proves the
+is a gamble. It preloads what plugins commonly import, rehearses what hosts do first, freezes the garbage collector (pages stay shared), proves the
 sandbox once, then forks on request, kills on request, reaps and reports. It dies with its parent and its hosts with it.
 Imports the standard library only, plus this package's modules that do the same.
 """
@@ -20,6 +20,7 @@ from typing import Any, NoReturn, cast
 from hotswap.domain.errors import SandboxUnavailable
 from hotswap.runtime import host, preload, selftest
 from hotswap.runtime.protocol import MAX_LINES
+from hotswap.runtime.rehearsal import rehearse
 from hotswap.runtime.sandbox import Sandbox, Tier
 from hotswap.runtime.spawn import Message, spawner_for
 
@@ -54,6 +55,7 @@ def main(control_fd: int, tier: Tier, parent: int, extra: dict[str, list[str]]) 
         sandbox.tie_to_parent(parent)
         sandbox.name_process("hotswap-zygote")
         faulthandler.enable(2)  # a host that crashes in native code leaves its stack in its log
+        rehearse(sandbox.machine if tier == "strong" else "")
         gc.collect()
         gc.freeze()
         selftest.prove(sandbox)

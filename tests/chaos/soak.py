@@ -53,6 +53,8 @@ class Measure:
         self._folders = folders
         self._pids = {name: stack.pid(name) for name in LASTING}
         self._zygote = min(_children(self._pids["node-1"]))
+        self.of_traffic: Callable[[], int] = lambda: 0
+        """Connections of the clients in this process: as many as were ever busy at once, which is the machine's doing."""
         self._series: dict[tuple[str, Kind], Series] = {}
         self._began = time.monotonic()
 
@@ -64,7 +66,7 @@ class Measure:
     def _look(self) -> None:
         family = _descendants(os.getpid())
         self._note("all processes", PROCESSES, len(family))
-        self._note("soak and supervisor", DESCRIPTORS, _descriptors(os.getpid()))
+        self._note("soak and supervisor", DESCRIPTORS, _descriptors(os.getpid()) - self.of_traffic())
         for name, pid in {**self._pids, "node-1 zygote": self._zygote}.items():
             self._note(name, DESCRIPTORS, _descriptors(pid))
         for name in OURS:
@@ -212,6 +214,7 @@ async def soak(
             await flowing.start()
             open_traffic.push_async_callback(flowing.stop)
             traffic.append(flowing)
+        measure.of_traffic = lambda: sum(one.connections for one in traffic)
         tasks = [asyncio.create_task(disorder.run()), asyncio.create_task(measure.run(seconds / SAMPLES))]
         try:
             await asyncio.gather(*(work(lane, scenarios, report, began + seconds, say) for lane in made))

@@ -165,6 +165,27 @@ async def test_an_idle_connection_that_the_node_closed_is_replaced_without_a_fai
     assert report.ok == report.requests
 
 
+async def test_its_connections_are_counted_while_busy_and_while_idle() -> None:
+    asked, go_on = asyncio.Event(), asyncio.Event()
+
+    async def slowly(path: str, headers: dict[str, str], body: bytes) -> Answer:
+        asked.set()
+        await go_on.wait()
+        return ok()
+
+    async with router(slowly) as one, asyncio.timeout(20):
+        generator = TrafficGenerator([one.url], "t", "phone", PAYLOADS, tenants=1, rate=100)
+        await generator.start()
+        await asked.wait()
+        assert generator.connections == 1
+        go_on.set()
+        while generator.report.requests < 3:
+            await asyncio.sleep(0.005)
+        assert generator.connections == 1
+        await generator.stop()
+        assert generator.connections == 0
+
+
 async def test_with_affinity_a_tenant_stays_at_one_node() -> None:
     async with router(always_ok) as first, router(always_ok) as second:
         await run_until(TrafficGenerator([first.url, second.url], "t", "phone", PAYLOADS, 10, 500), 60)
