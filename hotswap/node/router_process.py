@@ -104,12 +104,12 @@ class RouterProcess:
             self.tell({"kind": "release", "id": host})
         await asyncio.shield(done)
 
-    async def drain(self, grace: timedelta) -> bool:
+    async def drain(self, grace: timedelta, idle: timedelta) -> bool:
         """As Router.drain; True when it had nothing left, or has gone."""
         if self.gone or not self.live:
             return True
         self._drained = self._loop.create_future()
-        self.tell({"kind": "drain", "seconds": grace.total_seconds()})
+        self.tell({"kind": "drain", "seconds": grace.total_seconds(), "idle": idle.total_seconds()})
         return await self._drained
 
     async def close(self) -> None:

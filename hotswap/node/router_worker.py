@@ -116,8 +116,10 @@ class RouterWorker:
                 self._tell(message["seq"])
             case "serve":
                 await self._serve()
+            case "send away":
+                self._router.send_away()
             case "drain":
-                self._run(self._drain(timedelta(seconds=message["seconds"])))
+                self._run(self._drain(timedelta(seconds=message["seconds"]), timedelta(seconds=message["idle"])))
             case "close":
                 await self._router.close()
                 self._tell(None)
@@ -224,8 +226,8 @@ class RouterWorker:
         gc.freeze()  # as the node does: what is here stays
         self._run(self._go_on_telling())
 
-    async def _drain(self, grace: timedelta) -> None:
-        done = await self._router.drain(grace)
+    async def _drain(self, grace: timedelta, idle: timedelta) -> None:
+        done = await self._router.drain(grace, idle)
         self._tell(None)
         self._control.send({"kind": "drained", "done": done})
 

@@ -1,6 +1,7 @@
 """The router's contract with tenants: answers, figures, waiting, drain. Hosts are fakes; the sockets are real."""
 
 import asyncio
+import socket
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -269,12 +270,12 @@ async def test_draining_answers_what_is_here_and_takes_no_more(served: Bench) ->
     assert await draining
 
 
-async def test_a_router_that_is_replaced_lets_an_idle_client_send_once_more(served: Bench) -> None:
+async def test_draining_lets_an_idle_client_send_once_more(served: Bench) -> None:
     idle, quiet = await served.wire(), await served.wire()
     for wire in (idle, quiet):
         await wire.send(request())
         assert (await wire.receive()).status == 200
-    draining = asyncio.create_task(served.router.drain(timedelta(seconds=30), spare_idle=True))
+    draining = asyncio.create_task(served.router.drain(timedelta(seconds=5), idle=timedelta(seconds=30)))
     await asyncio.sleep(0)
     with pytest.raises(ConnectionError):
         await served.wire()
@@ -284,6 +285,55 @@ async def test_a_router_that_is_replaced_lets_an_idle_client_send_once_more(serv
     assert await quiet.ended()  # as any connection that is idle for too long
     await idle.close()
     assert await draining
+
+
+async def test_who_is_sent_away_may_come_back_until_nobody_listens(served: Bench) -> None:
+    staying = await served.wire()
+    await staying.send(request())
+    assert "connection" not in (await staying.receive()).headers
+    served.router.send_away()
+    await staying.send(request())
+    assert (await staying.receive()).headers["connection"] == "close"
+    assert await staying.ended()
+    again = await served.call()
+    assert (again.status, again.headers["connection"]) == (200, "close")
+
+
+def connected_unseen(made: Bench, *parts: bytes) -> socket.socket:
+    """A client whose connection and request only the kernel knows of: the loop has had no turn."""
+    client = socket.create_connection(("127.0.0.1", made.port), timeout=10)
+    client.sendall(b"".join(parts))
+    return client
+
+
+async def test_a_client_that_has_just_connected_is_answered_although_nobody_listens_any_more(served: Bench) -> None:
+    with connected_unseen(served, request()) as client:
+        draining = asyncio.create_task(served.router.drain(timedelta(seconds=5), idle=timedelta(seconds=5)))
+        answer = await asyncio.to_thread(client.recv, 65536)
+    assert answer.startswith(b"HTTP/1.1 200 OK")
+    assert b"\r\nconnection: close\r\n" in answer
+    assert await draining
+
+
+async def test_a_request_that_only_the_kernel_has_is_answered_before_its_connection_is_closed(served: Bench) -> None:
+    with connected_unseen(served, request()) as client:
+        assert (await asyncio.to_thread(client.recv, 65536)).startswith(b"HTTP/1.1 200 OK")
+        client.sendall(request())
+        served.router.clients.close_idle()
+        assert (await asyncio.to_thread(client.recv, 65536)).startswith(b"HTTP/1.1 200 OK")
+        served.router.clients.close_idle()
+        assert await asyncio.to_thread(client.recv, 65536) == b""
+
+
+async def test_closing_idle_connections_takes_no_last_answer_along(served: Bench) -> None:
+    served.router.send_away()
+    with connected_unseen(served, request()) as client:
+        await eventually(lambda: figures(served).requests == 1)
+        served.router.clients.close_idle()  # it lingers: the answer is out, but not read
+        await asyncio.sleep(0)
+        client.sendall(b"more that nobody will read")  # a closed socket would answer with a reset
+        await asyncio.sleep(0)
+        assert (await asyncio.to_thread(client.recv, 65536)).startswith(b"HTTP/1.1 200 OK")
 
 
 async def test_draining_gives_up_when_the_grace_is_over(served: Bench) -> None:
