@@ -609,13 +609,14 @@ class Caller:
 
 @pytest.mark.parametrize("routers", ["1", "2"])
 async def test_sigterm_loses_no_request_and_leaves_the_record(make_node: Callable[..., Node], routers: str) -> None:
+    """Docs: data-plane.md, "Stopping a node"."""
     node = make_node(
         HOTSWAP_NODE__ROUTERS=routers,
         HOTSWAP_NODE__QUOTA__CONCURRENT="100",
         HOTSWAP_NODE__DRAIN_DELAY="PT0.5S",
-        HOTSWAP_NODE__DRAIN_IDLE="PT15S",
+        HOTSWAP_NODE__DRAIN_IDLE="PT60S",
     )
-    one = await node.version("invoice", "1.0.0")
+    one, two = await node.version("invoice", "1.0.0"), await node.version("invoice", "2.0.0")
     await node.write("invoice", 0, RouteState(stable=one))
     await node.start()
     port = int(node.environment["HOTSWAP_NODE__ROUTER_PORT"])
@@ -635,10 +636,14 @@ async def test_sigterm_loses_no_request_and_leaves_the_record(make_node: Callabl
     while (await node.ask("/ready")).status_code == 200:
         await asyncio.sleep(0.01)
     await calling  # nobody listens any more
+    await node.write("invoice", 1, RouteState(stable=two))  # and no order comes any more
+    while (await node.ask("/figures?plugin=invoice&since=2026-01-01T00:00:00Z")).json()["generation"] != 2:
+        await asyncio.sleep(0.02)
     await idle.send(request())
-    assert [(one.status, one.headers["connection"]) for one in (await idle.receive(), await slow.receive())] == [
-        (200, "close")
-    ] * 2
+    for wire, version in ((idle, "2.0.0"), (slow, "1.0.0")):
+        last = await wire.receive()
+        told = (last.status, last.headers["connection"], last.headers["x-hotswap-version"])
+        assert told == (200, "close", version)
     await idle.close()
     await slow.close()
     assert await stopping == 0
