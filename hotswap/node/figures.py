@@ -135,6 +135,10 @@ class VersionCounter:
         buckets = second.buckets
         buckets[index] = buckets.get(index, 0) + 1
 
+    def reject(self) -> None:
+        """Count one request that was the caller's fault."""
+        self.rejected += 1
+
     def absorb(self, now: float, counted: Slot, rejected: int) -> None:
         """Add what a router process counted until now, a moment ago at most."""
         if now >= self._second.start + 1.0:

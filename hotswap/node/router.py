@@ -293,7 +293,7 @@ class Router:
                 self._queues.ended(host)
             return
         if reply.unknown_method or reply.invalid:
-            host.counter.rejected += 1
+            host.counter.reject()
         elif reply.started:
             host.counter.record(now, now - exchange.started, Result.ERROR)
         elif reply.limit == "DIED":

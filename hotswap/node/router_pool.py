@@ -316,7 +316,7 @@ class RouterPool(PoolFigures):
             "host": host,
             "port": port,
         }
-        process.tell(begin, [os.dup(self._quotas.descriptor)])
+        process.tell(begin, [os.dup(self._quotas.descriptor), os.dup(process.journal.descriptor)])
 
     def _tell_everything(self, process: RouterProcess) -> None:
         """From here on it is told every change."""

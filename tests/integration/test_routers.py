@@ -301,6 +301,7 @@ async def test_a_killed_router_fails_only_its_own_and_another_knows_everything_b
 ) -> None:
     answers: dict[int, int] = {}
     cut: list[int] = []
+    began = datetime.now(UTC)
     with leaves_nothing(), executions() as ran:
         async with routers(tmp_path) as site:
             await site.stage(order(1, await site.version("1.0.0")))
@@ -338,6 +339,8 @@ async def test_a_killed_router_fails_only_its_own_and_another_knows_everything_b
             going = False
             await asyncio.gather(*callers)
             assert other in site.pool.live
+            await site.pool.refresh()
+            figures = site.supervisor.figures("invoice", began).versions
             again, also = await site.wires()
             assert (await ask(again, "echo")).headers["x-hotswap-version"] == "2.0.0"
             for wire in (again, also, first, second):
@@ -346,6 +349,9 @@ async def test_a_killed_router_fails_only_its_own_and_another_knows_everything_b
     assert len(cut) <= 8  # the one it was cut with, and one that came to the dying listener
     assert max(ran.times.values()) == 1
     assert set(answers) <= set(ran.times) <= set(answers) | set(cut)
+    counted = sum(each.requests for each in figures)  # with what the dead one had not told yet, and the second's echo
+    assert len(answers) + 1 <= counted <= len(answers) + 1 + len(cut)
+    assert counted == sum(sum(each.latency_buckets.values()) for each in figures)
 
 
 async def test_hosts_that_have_no_line_left_are_replaced_and_a_router_that_hangs_holds_up_no_order(
