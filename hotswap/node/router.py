@@ -173,12 +173,13 @@ class Router:
         return len(self._meters)
 
     def _sweep(self) -> None:
+        # First, so that a fault in one look is not the end of all: nobody would be cut any more.
+        self._sweeper = self._loop.call_later(self.limits.sweep_seconds, self._sweep)
         self._answers.tick()
         if self._spans is not None:
             self._spans.flush()
         self.clients.check(self.now())
         self._queues.forget(self._routes.values())
-        self._sweeper = self._loop.call_later(self.limits.sweep_seconds, self._sweep)
 
     # -- called by connections -----------------------------------------------------------------------------------
 
@@ -274,6 +275,10 @@ class Router:
             left = meter.execution_seconds
         if late:
             left += exchange.started - self.now()
+            if left <= 0:
+                self._count_failure(host, exchange)
+                self._refuse(exchange, refusals.expired(exchange.plugin, version))
+                return
         exchange.handle = handle
         handle.submit(exchange.method, exchange.tenant, exchange.body, left, exchange.done, exchange.traceparent)
 
@@ -296,8 +301,11 @@ class Router:
             host.counter.reject()
         elif reply.started:
             host.counter.record(now, now - exchange.started, Result.ERROR)
-        elif reply.limit == "DIED":
-            self._submit(exchange)  # nothing has run: another process, or the next one of this version, may have it
+        elif reply.limit == "DIED":  # nothing has run: another process, or the next one of this version, may have it
+            if exchange.abandoned:
+                self._drop(exchange)
+            else:
+                self._submit(exchange)
             return
         else:
             host.counter.record(now, now - exchange.started, Result.FAILURE)
@@ -372,8 +380,7 @@ class Router:
     def _give_up(self, exchange: Exchange) -> None:
         host = exchange.host
         assert host is not None
-        now = self.now()
-        host.counter.record(now, now - exchange.started, Result.FAILURE)
+        self._count_failure(host, exchange)
         self._refuse(exchange, refusals.restarting(exchange.plugin, host.ref.version))
 
     def _leave_room(self, exchange: Exchange) -> None:
@@ -396,10 +403,13 @@ class Router:
         """More than its version can serve: said at once, so that it can go elsewhere."""
         host = exchange.host
         assert host is not None
-        now = self.now()
-        host.counter.record(now, now - exchange.started, Result.FAILURE)
+        self._count_failure(host, exchange)
         self.refused["overload"] += 1
         self._refuse(exchange, refusals.overloaded(exchange.plugin, host.ref.version))
+
+    def _count_failure(self, host: ServedVersion, exchange: Exchange) -> None:
+        now = self.now()
+        host.counter.record(now, now - exchange.started, Result.FAILURE)
 
     def _note_quiet(self) -> None:
         if self._draining and self.in_flight == 0 and not self.clients:

@@ -10,6 +10,8 @@ import pytest
 
 from hotswap.domain.analysis import VersionFigures
 from hotswap.domain.errors import HostFailed
+from hotswap.domain.quota import Quota
+from hotswap.node.quotas import Meters
 from hotswap.node.router import Router
 from hotswap.ports.hosts import Reply
 from tests.http.router_client import QUICK, TOKEN, Bench, bench, request
@@ -189,6 +191,52 @@ async def test_a_call_that_never_started_is_given_to_the_next_process(served: Be
     host.die()
     assert (await call).status == 200
     assert host.calls == []
+
+
+async def test_a_call_that_never_started_is_given_to_nobody_when_its_client_has_gone(served: Bench) -> None:
+    wire = await served.wire()
+    await wire.send(request("hold"))
+    old = served.launcher.hosts[0]
+    await eventually(lambda: old.held)
+    await served.supervisor.stage(order(2, "1.0.0", "2.0.0", 10_000))
+    wire.reset()
+    await eventually(lambda: served.router.connections == 0)
+    old.held.pop()(NEVER_STARTED)
+    assert served.router.in_flight == 0
+    assert served.launcher.live("2.0.0")[0].calls == []
+
+
+async def test_a_request_whose_time_is_over_while_it_waits_is_run_nowhere() -> None:
+    meters = Meters(Quota(requests_per_minute=1000, execution_seconds=0.05), asyncio.get_running_loop().time)
+    async with bench(meters=meters) as made:
+        await made.supervisor.stage(order(1, "1.0.0"))
+        gate = made.launcher.gates["1.0.0"] = asyncio.Event()
+        made.launcher.hosts[0].die()
+        call = asyncio.create_task(made.call())
+        await eventually(lambda: made.router.waiting == 1)
+        await asyncio.sleep(0.06)
+        gate.set()
+        answer = await call
+        assert (answer.status, answer.code) == (504, "TIMEOUT")
+        assert "nothing was run" in answer.json()["error"]["message"]
+        assert [host.calls for host in made.launcher.hosts] == [[], []]
+        assert (figures(made).errors, figures(made).failures) == (1, 1)
+
+
+async def test_a_fault_in_one_look_at_the_connections_is_not_the_end_of_all(
+    served: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    faults = iter([LookupError("nobody foresaw this")])
+    check = served.router.clients.check
+
+    def fails_once(now: float) -> None:
+        for fault in faults:
+            raise fault
+        check(now)
+
+    monkeypatch.setattr(served.router.clients, "check", fails_once)
+    silent = await served.wire()
+    assert await silent.ended()  # quiet for too long, as somebody still sees
 
 
 async def test_a_host_that_does_not_keep_up_is_503_at_once(served: Bench) -> None:
