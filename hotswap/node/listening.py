@@ -61,6 +61,7 @@ class Listening:
                 one.setblocking(False)
                 connected += _accepted(one)
         await asyncio.gather(*(self._take(one) for one in connected))
+        await asyncio.sleep(0)  # those that the loop itself accepted last are told of in its next turn
 
     async def _take(self, connected: socket.socket) -> None:
         try:

@@ -117,8 +117,9 @@ class Router:
 
     async def stop_listening(self) -> None:
         """Take no new connection but those that the kernel has accepted already, and send everybody away."""
-        self._sending_away = self._draining = True
+        self._sending_away = True
         await self.listening.stop()
+        self._draining = True  # not before: while those are taken there may be a moment without any client
 
     async def drain(self, grace: timedelta, idle: timedelta = timedelta(0)) -> bool:
         """Take no new connection, answer what is here and end each connection; True when all was done in time.

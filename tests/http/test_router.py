@@ -363,6 +363,27 @@ async def test_a_client_that_has_just_connected_is_answered_although_nobody_list
     assert await draining
 
 
+async def test_draining_is_not_over_before_who_waits_to_be_accepted_was_taken(
+    served: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    leaving, take = await served.wire(), served.router.listening._take
+    await eventually(lambda: served.router.connections == 1)
+
+    async def take_when_the_last_client_has_left(connected: socket.socket) -> None:
+        leaving.reset()
+        await eventually(lambda: served.router.connections == 0)
+        await take(connected)
+
+    monkeypatch.setattr(served.router.listening, "_take", take_when_the_last_client_has_left)
+    with connected_unseen(served, request("hold")) as client:
+        draining = asyncio.create_task(served.router.drain(timedelta(seconds=5), idle=timedelta(seconds=5)))
+        await eventually(lambda: served.launcher.hosts[0].held)
+        assert not draining.done()
+        served.launcher.hosts[0].release()
+        assert await draining
+        assert (await asyncio.to_thread(client.recv, 65536)).startswith(b"HTTP/1.1 200 OK")
+
+
 async def test_a_request_that_only_the_kernel_has_is_answered_before_its_connection_is_closed(served: Bench) -> None:
     with connected_unseen(served, request()) as client:
         assert (await asyncio.to_thread(client.recv, 65536)).startswith(b"HTTP/1.1 200 OK")
