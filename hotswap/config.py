@@ -91,6 +91,19 @@ class NodeSettings(SettingsGroup):
     reconcile: timedelta = timedelta(seconds=5)
     probe: timedelta = Field(default=timedelta(seconds=30), description="liveness probe of each host (spec section 2)")
     invoke_timeout: timedelta = timedelta(seconds=30)
+    # docs/data-plane.md, "Stopping a node", tells what these two do.
+    drain_delay: timedelta = Field(
+        default=timedelta(0),
+        ge=timedelta(0),
+        le=timedelta(minutes=10),
+        description="told to stop, a node is not ready any more but serves new connections for this long",
+    )
+    drain_idle: timedelta = Field(
+        default=timedelta(seconds=5),
+        ge=timedelta(0),
+        le=timedelta(minutes=10),
+        description="then a connection without a request is left open for this long, as its client may be sending one",
+    )
     max_request_bytes: int = Field(default=MIB, ge=1024)
     max_reply_bytes: int = Field(default=4 * MIB, ge=1024)
     max_connections: int = Field(default=4096, ge=1)

@@ -84,6 +84,7 @@ def node(data: DataDir, ports: Ports, environment: Mapping[str, str], node_id: s
         "HOTSWAP_NODE__ROUTER_PORT": str(router),
         "HOTSWAP_NODE__ADMIN_PORT": str(admin),
         "HOTSWAP_NODE__DATA_DIR": str(data.folder("nodes") / node_id),
+        "HOTSWAP_NODE__DRAIN_IDLE": os.environ.get("HOTSWAP_NODE__DRAIN_IDLE") or "PT1S",  # a person waits for the end
     }
     more |= {name: os.environ.get(name) or value for name, value in GENEROUS_QUOTA.items()}
     return _part(node_id, "hotswap.node", data, {**environment, **more}, probe, f"http://{LOOPBACK}:{router}")

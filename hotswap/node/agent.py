@@ -1,7 +1,7 @@
 """One node, whole: starts its parts in the order that loses nothing, and stops them in the order that loses nothing.
 
-Start: sandbox proven, listeners bound, routes restored from PostgreSQL, Temporal polled, row written, ready. Stop: no more
-orders, router drained, row removed, hosts ended. Neighbours: hotswap.node.__main__ builds the adapters and calls `run`;
+Start: sandbox proven, listeners bound, routes restored from PostgreSQL, Temporal polled, row written, ready. Stop: not ready,
+no more orders, row removed, router drained, hosts ended. Neighbours: hotswap.node.__main__ builds the adapters and calls `run`;
 activities.nodes brings a workflow's orders. Serving needs neither Temporal nor PostgreSQL once it is ready.
 """
 
@@ -35,7 +35,7 @@ from hotswap.node.health_log import HealthLog
 from hotswap.node.orders import Orders, until
 from hotswap.node.reconcile import Reconciler
 from hotswap.node.router import Router
-from hotswap.node.succession import DRAIN_GRACE, Succession, predecessor
+from hotswap.node.succession import Succession, drain_grace, predecessor
 from hotswap.node.supervisor import NodeSupervisor
 from hotswap.node.tenant_auth import TenantKeys
 from hotswap.node.tenant_watch import TenantWatch
@@ -49,6 +49,8 @@ from hotswap.runtime.signature_guard import guard_of
 from hotswap.telemetry import Tracing
 
 log = logging.getLogger(__name__)
+
+STOPPING = "nothing: it is stopping"
 
 
 def check_settings(settings: Settings) -> None:
@@ -239,8 +241,10 @@ class NodeAgent:
             announce()
             log.info("ready", extra={"node": node.id})
             after = await succession.until_over(stop)
+            if after is None:
+                await self._stand_aside(succession)
         finally:
-            self._waiting_for = "nothing: it is stopping"
+            self._waiting_for = STOPPING
             if keeping is not None:
                 await _cancel(keeping)
             await succession.close(replaced=after is not None)
@@ -248,9 +252,28 @@ class NodeAgent:
             if after is None:
                 log.info("stopping", extra={"node": node.id})
                 await reconciler.leave_now()
-            answered = await (self.router.drain(DRAIN_GRACE) if after is None else succession.let_go(after, stop))
+            answered = await (self._drain(reconciler) if after is None else succession.let_go(after, stop))
             if not answered:
                 log.warning("%d requests were cut at the end", self.router.in_flight)
+
+    async def _stand_aside(self, succession: Succession) -> None:
+        """Not ready any more, so that balancers look elsewhere; until they have, a node as any other, and new connections
+        are served. Every answer asks its client to connect anew.
+        """
+        self._waiting_for = STOPPING
+        self.router.send_away()
+        if delay := self._settings.node.drain_delay:
+            log.info("not ready any more; listening for another %s", delay, extra={"node": self._settings.node.id})
+            await succession.close(replaced=False)
+            await asyncio.sleep(delay.total_seconds())
+
+    async def _drain(self, reconciler: Reconciler) -> bool:
+        """Answer what is here and on its way here; whether all of it was answered."""
+        following = asyncio.create_task(reconciler.follow_to_the_end(), name="follow routes")
+        try:
+            return await self.router.drain(drain_grace(self._settings.node), self._settings.node.drain_idle)
+        finally:
+            await _cancel(following)
 
     async def _tell_of_faults(self, client: Client) -> None:
         node = self._settings.node

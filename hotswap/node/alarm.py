@@ -65,10 +65,16 @@ class FaultAlarm:
             key for key in loaded if self._faulty.get(key, 0) >= LASTS or len(self._deaths.get(key, ())) >= LASTS
         ]
         self._told = {key: at for key, at in self._told.items() if key in lasting}
+        fault: RPCError | None = None
         for key in lasting:
             if now - self._told.get(key, now - AGAIN_AFTER) >= AGAIN_AFTER:
-                await self._tell(*key)
-                self._told[key] = now
+                try:
+                    await self._tell(*key)
+                    self._told[key] = now
+                except RPCError as found:  # one monitor that cannot be told must keep no other from hearing
+                    fault = found
+        if fault is not None:
+            raise fault
 
     def _remember_deaths(self, crashes: dict[tuple[str, str], int], now: float) -> None:
         for key, count in crashes.items():

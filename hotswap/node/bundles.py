@@ -142,7 +142,9 @@ class BundleCache:
                 continue
             self._manifests.pop(place.name, None)
             try:
-                gone += _removed(place, horizon)
+                if _removed(place, horizon):
+                    gone += 1
+                    self._locks.pop(place.name, None)
             except FileNotFoundError:
                 continue  # the process that replaces this node, or is replaced by it, was here first
         if gone:

@@ -5,7 +5,10 @@ and every queue is bounded. Neighbours: hotswap.node.router judges each request'
 (`dispatch`); hotswap.node.answers makes the bytes.
 """
 
+import array
 import asyncio
+import fcntl
+import termios
 from collections import deque
 from typing import TYPE_CHECKING, Any
 
@@ -254,9 +257,18 @@ class Connection(asyncio.Protocol):
                 self._transport.close()
 
     def close_if_idle(self) -> None:
-        """Part of draining: a connection with nothing under way has no reason to stay."""
-        if self._current is None and not self._queue and not self._reading and not self._transport.is_closing():
+        """Part of draining: a connection with nothing under way has no reason to stay. A request that is in the kernel's
+        buffer already is under way, and so is an answer that lingers: closing would reset the client.
+        """
+        is_idle = self._current is None and not self._queue and not self._reading and not self._linger_since
+        if is_idle and not self._transport.is_closing() and not self._unread():
             self._transport.close()
+
+    def _unread(self) -> int:
+        """Bytes in the kernel's buffer."""
+        there = array.array("i", [0])
+        fcntl.ioctl(self._transport.get_extra_info("socket").fileno(), termios.FIONREAD, there)
+        return there[0]
 
     def abort(self) -> None:
         self._transport.abort()

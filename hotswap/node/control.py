@@ -8,12 +8,15 @@ Descriptors travel with a message's first byte (SCM_RIGHTS), so they are here wh
 import array
 import asyncio
 import json
+import logging
 import os
 import socket
 import struct
 from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any
+
+log = logging.getLogger(__name__)
 
 Message = dict[str, Any]
 
@@ -100,11 +103,14 @@ class ControlChannel:
         assert self._socket is not None
         room = socket.CMSG_SPACE(_MOST_DESCRIPTORS * 4)
         try:
-            data, ancillary, _, _ = self._socket.recvmsg(_READ_BYTES, room, socket.MSG_CMSG_CLOEXEC)
+            data, ancillary, flags, _ = self._socket.recvmsg(_READ_BYTES, room, socket.MSG_CMSG_CLOEXEC)
         except BlockingIOError:
             return False
         except ConnectionResetError:
-            data, ancillary = b"", []
+            data, ancillary, flags = b"", [], 0
+        if flags & socket.MSG_CTRUNC:
+            log.error("descriptors of a message are lost: this process may open no more (RLIMIT_NOFILE); hanging up")
+            data = b""  # which of them is whose cannot be told any more
         for _, _, content in ancillary:
             got = array.array("i")
             got.frombytes(content[: len(content) - len(content) % got.itemsize])

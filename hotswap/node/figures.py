@@ -135,6 +135,10 @@ class VersionCounter:
         buckets = second.buckets
         buckets[index] = buckets.get(index, 0) + 1
 
+    def reject(self) -> None:
+        """Count one request that was the caller's fault."""
+        self.rejected += 1
+
     def absorb(self, now: float, counted: Slot, rejected: int) -> None:
         """Add what a router process counted until now, a moment ago at most."""
         if now >= self._second.start + 1.0:
@@ -198,6 +202,11 @@ class VersionCounter:
         made._minutes.extend(_PackedMinute.of(_heard(one)) for one in told.minutes)
         made.last_at = max((one[0] for one in (*told.seconds, *told.minutes)), default=0.0)
         return made
+
+    @property
+    def latest(self) -> float:
+        """When the latest request ended, to the second; when it was made, before the first."""
+        return self._second.start if self._second.requests else self.last_at
 
     def totals(self) -> Slot:
         """Everything since this counter was made (a copy)."""
@@ -276,8 +285,8 @@ class FigureBook:
         """Drop counters of versions that are no longer loaded and had no request for as long as windows reach."""
         horizon = self._clock() - COARSE_SECONDS
         for key, counter in list(self._counters.items()):
-            if key not in in_use and counter.last_at < horizon:
+            if key not in in_use and counter.latest < horizon:
                 del self._counters[key]
         for key, counter in list(self._inherited.items()):
-            if counter.last_at < horizon:
+            if counter.latest < horizon:
                 del self._inherited[key]

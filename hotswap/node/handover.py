@@ -44,6 +44,9 @@ PATIENCE = timedelta(seconds=60)
 """From "ready" to "taken", while nobody takes orders: the next process polls Temporal and reads PostgreSQL once, which are
 bounded by 2 s and 10 s each; the rest is for versions that it has to load."""
 
+ANSWER_PATIENCE = timedelta(seconds=30)
+"""For the first word of the process that serves: it has nothing to do for it, so one that takes longer hangs."""
+
 MAX_TOLD = 64 * 1024 * 1024
 """Of counters in all, versions in a rollout first: a second or two of work in small steps. What is beyond is not judged by."""
 
@@ -69,7 +72,13 @@ class Predecessor:
         try:
             if uid_of(connection) != os.geteuid():
                 raise HandoverFailed(f"{data_dir / SOCKET} is answered by another user (uid {uid_of(connection)})")
-            line, sockets = await receive_sockets(connection)
+            try:
+                async with asyncio.timeout(ANSWER_PATIENCE.total_seconds()):
+                    line, sockets = await receive_sockets(connection)
+            except TimeoutError:
+                raise HandoverFailed(
+                    f"the process that serves does not answer at {data_dir / SOCKET}; if it hangs, kill it first"
+                ) from None
             if not line:
                 connection.close()
                 return None  # it was about to end

@@ -48,7 +48,7 @@ class HealthLog:
         """Record what has changed and what is due. Raises Unavailable; then the next look records it."""
         now = self._clock()
         by_version: dict[tuple[str, str], list[HostReport]] = {}
-        for host in self._supervisor.hosts():
+        for host in await self._supervisor.reports():
             if host.state not in _GONE:
                 by_version.setdefault((host.plugin, host.version), []).append(host)
         due = {}

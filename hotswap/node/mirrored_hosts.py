@@ -12,9 +12,8 @@ from dataclasses import dataclass
 from time import monotonic
 from typing import Any, cast
 
-from hotswap.analysis.histogram import bucket_of
 from hotswap.domain.routes import ArtifactRef
-from hotswap.node.figures import Result, Slot
+from hotswap.node.journal import Counted
 from hotswap.ports.hosts import HostSpec
 from hotswap.ports.tenant_settings import TenantSettings
 from hotswap.runtime import protocol
@@ -109,42 +108,6 @@ class MirroredHost(HostChannel):
         self._report(self.id, what)
         assert self._transport is not None
         self._transport.abort()
-
-
-class Counted:
-    """What one version did here since the node was told last."""
-
-    __slots__ = ("rejected", "slot")
-
-    def __init__(self) -> None:
-        self.rejected = 0
-        self.slot = Slot(0.0)
-
-    def record(self, now: float, elapsed: float, result: Result) -> None:
-        slot = self.slot
-        slot.requests += 1
-        if result:
-            slot.errors += 1
-            if result is Result.FAILURE:
-                slot.failures += 1
-                return
-        index = bucket_of(elapsed * 1000.0)
-        buckets = slot.buckets
-        buckets[index] = buckets.get(index, 0) + 1
-
-    def taken(self) -> dict[str, Any] | None:
-        """As JSON, and nothing is counted any more; None when nothing was."""
-        slot, rejected = self.slot, self.rejected
-        if not slot.requests and not rejected:
-            return None
-        self.slot, self.rejected = Slot(0.0), 0
-        return {
-            "requests": slot.requests,
-            "errors": slot.errors,
-            "failures": slot.failures,
-            "rejected": rejected,
-            "buckets": list(slot.buckets.items()),
-        }
 
 
 @dataclass(slots=True)

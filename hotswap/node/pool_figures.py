@@ -10,6 +10,7 @@ from time import monotonic
 from typing import Any
 
 from hotswap.node.figures import FigureBook, Slot
+from hotswap.node.journal import name_of
 from hotswap.node.router_process import RouterProcess
 
 FIGURES_PATIENCE = 1.0
@@ -80,6 +81,12 @@ class PoolFigures:
             self._book.counter(plugin, version).absorb(now, slot, told["rejected"])
 
     def buried(self, process: RouterProcess) -> None:
-        """It has ended: what it counted for good stays counted."""
+        """It has ended: what it counted for good stays counted, and what it did not live to tell is read from its journal."""
         self._refused_before.update(process.refused)
         process.refused = {}
+        now = monotonic()
+        untold = process.journal.since(process.notes)
+        process.journal.close()
+        for plugin, version in self._book.keys() if untold else ():
+            if (counted := untold.get(name_of(plugin, version))) is not None:
+                self._book.counter(plugin, version).absorb(now, *counted)

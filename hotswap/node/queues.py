@@ -108,14 +108,16 @@ class Queues:
         if self._pumping:
             return
         self._pumping = True
-        if self._together is not None:
-            backlog.answered(monotonic(), self._together.answered(host))
-        window = self._part(host, backlog)
-        while backlog.size and ((handle := host.pick()) is None or not self._is_full(handle, window)):
-            exchange = backlog.take(monotonic())
-            self.size -= 1
-            self._submit(exchange, host)
-        self._pumping = False
+        try:
+            if self._together is not None:
+                backlog.answered(monotonic(), self._together.answered(host))
+            window = self._part(host, backlog)
+            while backlog.size and ((handle := host.pick()) is None or not self._is_full(handle, window)):
+                exchange = backlog.take(monotonic())
+                self.size -= 1
+                self._submit(exchange, host)
+        finally:  # a fault with one request must not keep all others waiting for ever
+            self._pumping = False
 
     def of(self, plugin: str) -> list[Exchange]:
         """Everybody who waits for a version of the plugin, in turn; they wait here no more."""
@@ -141,9 +143,10 @@ class Queues:
         return everybody
 
     def _poll(self) -> None:
-        self._poller = None
+        self._poller = self._loop.call_later(POLL_SECONDS, self._poll)
         for host, backlog in list(self._backlogs.items()):
             if backlog.size:
                 self._pump(host, backlog)
-        if self.size:
-            self._poller = self._loop.call_later(POLL_SECONDS, self._poll)
+        if not self.size:
+            self._poller.cancel()
+            self._poller = None

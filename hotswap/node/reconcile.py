@@ -170,8 +170,14 @@ class Reconciler:
             [item for item in await self._desired() if heard.get(item.order.plugin) == item.order.generation]
         )
 
+    async def follow_to_the_end(self) -> None:
+        """What a process does that only finishes what it has, until cancelled: no orders reach it any more."""
+        while True:
+            await asyncio.sleep(self._beat_every)
+            await self.follow_now()
+
     async def follow_now(self) -> None:
-        """What a process does that only finishes: routes of PostgreSQL, whoever orders them. PostgreSQL away: the next look."""
+        """Follow the routes of PostgreSQL, whoever orders them. PostgreSQL away: the next look."""
         await self._tried(self._follow_all)
 
     async def _follow_all(self) -> None:

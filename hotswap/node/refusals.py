@@ -51,6 +51,13 @@ def restarting(plugin: str, version: str) -> Refusal:
     return Refusal(503, "SERVICE_UNAVAILABLE", message, extra=RETRY)
 
 
+def expired(plugin: str, version: str) -> Refusal:
+    message = (
+        f"the call's time was over before {plugin} {version} could take it here; nothing was run, so a repeat is safe"
+    )
+    return Refusal(504, "TIMEOUT", message)
+
+
 def overloaded(plugin: str, version: str) -> Refusal:
     message = f"{plugin} {version} has more requests here than it can serve; nothing was run, so a repeat is safe"
     return Refusal(503, "SERVICE_UNAVAILABLE", message, extra=RETRY)

@@ -16,6 +16,7 @@ from hotswap.domain.deployment import Environment
 from hotswap.node import refusals
 from hotswap.node.answers import Answers
 from hotswap.node.backlog import FIRST_WINDOW
+from hotswap.node.clients import Clients
 from hotswap.node.connection import Connection
 from hotswap.node.exchange import Exchange
 from hotswap.node.figures import Result
@@ -31,9 +32,6 @@ from hotswap.node.tenant_auth import FORBIDDEN, TenantAuth
 from hotswap.node.traced_calls import TracedCalls
 from hotswap.ports.hosts import Reply
 from hotswap.routing.decide import choose_version
-
-_FLOOD = 256
-"""Connections past the most that are still told so; further ones are cut without a word."""
 
 _CLOSE = b"connection: close\r\n"
 _KEEP = b"connection: keep-alive\r\n"
@@ -76,15 +74,16 @@ class Router:
         self._disabled = disabled
         self._spans = spans
         self._targets = Targets()
-        self._connections: set[Connection] = set()
-        self._addresses: Counter[str] = Counter()
+        self.clients = Clients(self.limits)
         self.refused: Counter[str] = Counter()
         """Requests turned away, by what they were too many for: a quota's name, or `overload`."""
         self._waiting: dict[str, deque[Exchange]] = {}
         self._waiting_count = 0
+        self._sending_away = False
+        """Each client is told with its next answer that it is its connection's last."""
         self._draining = False
+        """And no new one is taken: the router is quiet when the last has gone."""
         self._quiet = asyncio.Event()
-        self._empty = asyncio.Event()
         self._loop = asyncio.get_running_loop()
         self.now = monotonic  # the clock of asyncio; uvloop's own has steps of 1 ms
         self._meters = Meters(UNLIMITED, self.now) if meters is None else meters
@@ -112,22 +111,32 @@ class Router:
         await self.listening.start()
         self._sweep()
 
-    def stop_listening(self) -> None:
-        """Take no new connection, and tell each client with its next answer that it is the connection's last."""
-        self._draining = True
-        self.listening.close()
+    def send_away(self) -> None:
+        """Tell each client with its next answer that it is its connection's last. New connections are still taken."""
+        self._sending_away = True
 
-    async def drain(self, grace: timedelta, *, spare_idle: bool = False) -> bool:
-        """Take no new connection, answer what is here, close what is idle; True when all was done within `grace`.
+    async def stop_listening(self) -> None:
+        """Take no new connection but those that the kernel has accepted already, and send everybody away."""
+        self._sending_away = True
+        await self.listening.stop()
+        self._draining = True  # not before: while those are taken there may be a moment without any client
 
-        `spare_idle`: leave idle connections until their next request or their usual end, as a client may be sending.
+    async def drain(self, grace: timedelta, idle: timedelta = timedelta(0)) -> bool:
+        """Take no new connection, answer what is here and end each connection; True when all was done in time.
+
+        `idle`: how long a connection without a request stays open, as its client may be sending one just then, which is
+        answered. `grace`: how long what is under way after that may take.
         """
-        self.stop_listening()
-        for connection in () if spare_idle else list(self._connections):
-            connection.close_if_idle()
+        await self.stop_listening()
         self._note_quiet()
+        if await self._quiet_within(idle):
+            return True
+        self.clients.close_idle()
+        return await self._quiet_within(grace)
+
+    async def _quiet_within(self, patience: timedelta) -> bool:
         try:
-            async with asyncio.timeout(grace.total_seconds()):
+            async with asyncio.timeout(patience.total_seconds()):
                 await self._quiet.wait()
         except TimeoutError:
             return False
@@ -135,7 +144,7 @@ class Router:
 
     async def close(self) -> None:
         """Stop listening and cut every connection. Repeats are fine."""
-        self._draining = True
+        self._sending_away = self._draining = True
         if self._sweeper is not None:
             self._sweeper.cancel()
         self.listening.close()
@@ -144,17 +153,13 @@ class Router:
                 self._refuse(exchange, refusals.STOPPING)
         for exchange in self._queues.close():
             self._refuse(exchange, refusals.STOPPING)
-        if self._connections:
-            self._empty.clear()
-            for connection in list(self._connections):
-                connection.abort()
-            await self._empty.wait()  # each loss is reported on a later turn of the loop
+        await self.clients.cut()
         if self._spans is not None:
             self._spans.flush()
 
     @property
     def connections(self) -> int:
-        return len(self._connections)
+        return len(self.clients)
 
     @property
     def waiting(self) -> int:
@@ -169,35 +174,22 @@ class Router:
         return len(self._meters)
 
     def _sweep(self) -> None:
+        # First, so that a fault in one look is not the end of all: nobody would be cut any more.
+        self._sweeper = self._loop.call_later(self.limits.sweep_seconds, self._sweep)
         self._answers.tick()
         if self._spans is not None:
             self._spans.flush()
-        now = self.now()
-        for connection in list(self._connections):
-            connection.check(now)
+        self.clients.check(self.now())
         self._queues.forget(self._routes.values())
-        self._sweeper = self._loop.call_later(self.limits.sweep_seconds, self._sweep)
 
     # -- called by connections -----------------------------------------------------------------------------------
 
     def opened(self, connection: Connection) -> Refusal | None:
-        """Count the connection in (until it ends); why it cannot be served, if so. A flood is cut without an answer."""
-        self._connections.add(connection)
-        address = connection.address
-        self._addresses[address] += 1
-        if len(self._connections) > self.limits.connections + _FLOOD:
-            connection.abort()
-        if len(self._connections) > self.limits.connections:
-            return refusals.TOO_MANY
-        return refusals.TOO_MANY_HERE if self._addresses[address] > self.limits.connections_per_address else None
+        """As Clients.opened."""
+        return self.clients.opened(connection)
 
     def gone(self, connection: Connection) -> None:
-        self._connections.discard(connection)
-        self._addresses[connection.address] -= 1
-        if not self._addresses[connection.address]:
-            del self._addresses[connection.address]
-        if not self._connections:
-            self._empty.set()
+        self.clients.gone(connection)
         self._note_quiet()
 
     def admit(self, method: bytes, url: bytes, headers: Mapping[bytes, bytes]) -> tuple[str, str, str] | Refusal:
@@ -284,6 +276,10 @@ class Router:
             left = meter.execution_seconds
         if late:
             left += exchange.started - self.now()
+            if left <= 0:
+                self._count_failure(host, exchange)
+                self._refuse(exchange, refusals.expired(exchange.plugin, version))
+                return
         exchange.handle = handle
         handle.submit(exchange.method, exchange.tenant, exchange.body, left, exchange.done, exchange.traceparent)
 
@@ -303,11 +299,14 @@ class Router:
                 self._queues.ended(host)
             return
         if reply.unknown_method or reply.invalid:
-            host.counter.rejected += 1
+            host.counter.reject()
         elif reply.started:
             host.counter.record(now, now - exchange.started, Result.ERROR)
-        elif reply.limit == "DIED":
-            self._submit(exchange)  # nothing has run: another process, or the next one of this version, may have it
+        elif reply.limit == "DIED":  # nothing has run: another process, or the next one of this version, may have it
+            if exchange.abandoned:
+                self._drop(exchange)
+            else:
+                self._submit(exchange)
             return
         else:
             host.counter.record(now, now - exchange.started, Result.FAILURE)
@@ -337,8 +336,8 @@ class Router:
             meter.leave(len(exchange.body) + self.limits.reply_bytes)
 
     def _connection_line(self, exchange: Exchange) -> bytes:
-        """The Connection header line, if one is needed; ends the connection when the node is draining."""
-        if self._draining and exchange.connection.is_last():
+        """The Connection header line, if one is needed; ends the connection when its client is to go."""
+        if self._sending_away and exchange.connection.is_last():
             exchange.keep_alive = False
         if not exchange.keep_alive:
             return _CLOSE
@@ -382,8 +381,7 @@ class Router:
     def _give_up(self, exchange: Exchange) -> None:
         host = exchange.host
         assert host is not None
-        now = self.now()
-        host.counter.record(now, now - exchange.started, Result.FAILURE)
+        self._count_failure(host, exchange)
         self._refuse(exchange, refusals.restarting(exchange.plugin, host.ref.version))
 
     def _leave_room(self, exchange: Exchange) -> None:
@@ -406,11 +404,14 @@ class Router:
         """More than its version can serve: said at once, so that it can go elsewhere."""
         host = exchange.host
         assert host is not None
-        now = self.now()
-        host.counter.record(now, now - exchange.started, Result.FAILURE)
+        self._count_failure(host, exchange)
         self.refused["overload"] += 1
         self._refuse(exchange, refusals.overloaded(exchange.plugin, host.ref.version))
 
+    def _count_failure(self, host: ServedVersion, exchange: Exchange) -> None:
+        now = self.now()
+        host.counter.record(now, now - exchange.started, Result.FAILURE)
+
     def _note_quiet(self) -> None:
-        if self._draining and self.in_flight == 0 and not self._connections:
+        if self._draining and self.in_flight == 0 and not self.clients:
             self._quiet.set()

@@ -98,6 +98,7 @@ class RouterPool(PoolFigures):
         self._reserved: socket.socket | None = None
         self._may_serve = asyncio.Event()
         self._closing = asyncio.Event()
+        self._sending_away = False
         self._first: list[asyncio.Future[None]] = [asyncio.get_running_loop().create_future() for _ in range(routers)]
         """Whether each has served, or why it could not."""
         for first in self._first:
@@ -131,12 +132,17 @@ class RouterPool(PoolFigures):
         self._may_serve.set()
         await asyncio.gather(*self._first)
 
-    async def drain(self, grace: timedelta) -> bool:
+    def send_away(self) -> None:
+        """As Router.send_away; one that is started later does so too."""
+        self._sending_away = True
+        self._tell_all({"kind": "send away"})
+
+    async def drain(self, grace: timedelta, idle: timedelta = timedelta(0)) -> bool:
         """As Router.drain, all side by side. None that dies is started again."""
         self._closing.set()
         try:
-            async with asyncio.timeout(grace.total_seconds() + HUNG_PATIENCE):
-                done = await asyncio.gather(*(process.drain(grace) for process in self._processes.values()))
+            async with asyncio.timeout((idle + grace).total_seconds() + HUNG_PATIENCE):
+                done = await asyncio.gather(*(process.drain(grace, idle) for process in self._processes.values()))
         except TimeoutError:
             log.warning("a router process did not say that it had drained")
             return False
@@ -310,11 +316,13 @@ class RouterPool(PoolFigures):
             "host": host,
             "port": port,
         }
-        process.tell(begin, [os.dup(self._quotas.descriptor)])
+        process.tell(begin, [os.dup(self._quotas.descriptor), os.dup(process.journal.descriptor)])
 
     def _tell_everything(self, process: RouterProcess) -> None:
         """From here on it is told every change."""
         process.informed = True
+        if self._sending_away:
+            process.tell({"kind": "send away"})
         for message in self._mirror.everything():
             process.tell(message)
         for each in self._hosts.values():

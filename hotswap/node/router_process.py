@@ -15,6 +15,7 @@ from datetime import timedelta
 from typing import Any
 
 from hotswap.node.control import ControlChannel, Message
+from hotswap.node.journal import JournalMemory
 
 log = logging.getLogger(__name__)
 
@@ -41,6 +42,9 @@ class RouterProcess:
         """Its calls under way by host, as of when it told last; `gauges` and `refused` likewise."""
         self.gauges: dict[str, int] = {}
         self.refused: dict[str, int] = {}
+        self.journal = JournalMemory()
+        self.notes = 0
+        """Of its journal, those that it has told what they say."""
         self.fault = ""
         """Why it cannot serve, in its own words."""
         self.ended = asyncio.Event()
@@ -51,8 +55,13 @@ class RouterProcess:
         self._drained: asyncio.Future[bool] | None = None
         self._loop = asyncio.get_running_loop()
         ours, theirs = socket.socketpair()
-        with theirs:
-            self._process = _spawn(theirs.fileno())
+        try:
+            with theirs:
+                self._process = _spawn(theirs.fileno())
+        except OSError:
+            ours.close()
+            self.journal.close()
+            raise
         self._process_fd = os.pidfd_open(self._process.pid)
         self._loop.add_reader(self._process_fd, self._process_ended)
         self._control = ControlChannel(ours, self._heard, self.kill)
@@ -104,12 +113,12 @@ class RouterProcess:
             self.tell({"kind": "release", "id": host})
         await asyncio.shield(done)
 
-    async def drain(self, grace: timedelta) -> bool:
+    async def drain(self, grace: timedelta, idle: timedelta) -> bool:
         """As Router.drain; True when it had nothing left, or has gone."""
         if self.gone or not self.live:
             return True
         self._drained = self._loop.create_future()
-        self.tell({"kind": "drain", "seconds": grace.total_seconds()})
+        self.tell({"kind": "drain", "seconds": grace.total_seconds(), "idle": idle.total_seconds()})
         return await self._drained
 
     async def close(self) -> None:
@@ -131,7 +140,7 @@ class RouterProcess:
         kind = message["kind"]
         if kind == "told":
             self.busy = dict(message["busy"])
-            self.gauges, self.refused = message["gauges"], message["refused"]
+            self.gauges, self.refused, self.notes = message["gauges"], message["refused"], message["notes"]
             self._heard_of(self, message)
             _settle(self._answers.get(message["seq"]), True)
         elif kind == "released":

@@ -28,7 +28,8 @@ from hotswap.domain.quota import QuotaOverride
 from hotswap.domain.routes import ArtifactRef, RouteState
 from hotswap.lifeline import tie_to_parent
 from hotswap.node.control import ControlChannel, Message
-from hotswap.node.mirrored_hosts import Counted, MirroredHost, MirroredTenants, MirroredVersion, Serving
+from hotswap.node.journal import Counted, Journal
+from hotswap.node.mirrored_hosts import MirroredHost, MirroredTenants, MirroredVersion, Serving
 from hotswap.node.queues import Together
 from hotswap.node.router import Router
 from hotswap.node.router_setup import RouterSetup, share
@@ -43,7 +44,7 @@ from hotswap.runtime.tenant_ledger import TenantLedger
 log = logging.getLogger(__name__)
 
 TELL_SECONDS = 0.25
-"""How often it tells what it counted, unasked: so much of its figures a router that is killed takes along."""
+"""How often it tells what it counted, unasked."""
 
 
 class RouterWorker:
@@ -61,6 +62,7 @@ class RouterWorker:
         self._tenants = MirroredTenants()
         self._gauges: dict[str, int] = {}
         self._background: set[asyncio.Task[None]] = set()
+        self._journal: Journal
         self._router: Router
         self._auth: TenantAuth
         self._meters: SharedMeters
@@ -88,7 +90,7 @@ class RouterWorker:
     async def _obey(self, message: Message, descriptors: list[int]) -> None:
         match message["kind"]:
             case "begin":
-                self._begin(message, descriptors[0])
+                self._begin(message, *descriptors)
             case "tenants":
                 self._tenants.learn(message["plugin"], message["changed"], message["gone"])
             case "disabled":
@@ -116,8 +118,10 @@ class RouterWorker:
                 self._tell(message["seq"])
             case "serve":
                 await self._serve()
+            case "send away":
+                self._router.send_away()
             case "drain":
-                self._run(self._drain(timedelta(seconds=message["seconds"])))
+                self._run(self._drain(timedelta(seconds=message["seconds"]), timedelta(seconds=message["idle"])))
             case "close":
                 await self._router.close()
                 self._tell(None)
@@ -127,14 +131,16 @@ class RouterWorker:
 
     # -- what the node says --------------------------------------------------------------------------------------
 
-    def _begin(self, message: Message, quotas: int) -> None:
+    def _begin(self, message: Message, quotas: int, journal: int) -> None:
         setup = RouterSetup.model_validate(message["setup"])
         logging.getLogger().setLevel(setup.log_level)
         logging.getLogger().handlers[:] = [_ToNode(self._control)]
         self._place = (message["host"], message["port"])
         self._auth = TenantAuth(setup.environment, setup.tenant_token, setup.issuer, setup.leeway)
         self._meters = SharedMeters(setup.quota, monotonic, QuotaTables(quotas, message["routers"], message["number"]))
-        os.close(quotas)
+        self._journal = Journal(journal)
+        for descriptor in (quotas, journal):
+            os.close(descriptor)
         self._router = Router(
             setup.node_id,
             self._routes,
@@ -203,7 +209,10 @@ class RouterWorker:
         self._router.wake(plugin)
 
     def _version(self, ref: ArtifactRef) -> MirroredVersion:
-        counted = self._counts.setdefault((ref.plugin, ref.version), Counted())
+        key = (ref.plugin, ref.version)
+        counted = self._counts.get(key)
+        if counted is None:
+            counted = self._counts[key] = Counted(*key, self._journal)
         return MirroredVersion(ref, counted, self._wake)
 
     def _cast(self, plugin: str, versions: dict[str, Any]) -> None:
@@ -224,8 +233,8 @@ class RouterWorker:
         gc.freeze()  # as the node does: what is here stays
         self._run(self._go_on_telling())
 
-    async def _drain(self, grace: timedelta) -> None:
-        done = await self._router.drain(grace)
+    async def _drain(self, grace: timedelta, idle: timedelta) -> None:
+        done = await self._router.drain(grace, idle)
         self._tell(None)
         self._control.send({"kind": "drained", "done": done})
 
@@ -241,6 +250,7 @@ class RouterWorker:
                 "kind": "told",
                 "seq": seq,
                 "counts": counts,
+                "notes": self._journal.written,
                 "busy": [[host.id, host.in_flight] for host in self._hosts.values() if host.in_flight],
                 "gauges": self._gauges,
                 "refused": dict(router.refused),

@@ -14,8 +14,9 @@ from hotswap.ports.hosts import CallTaker
 class Counts(Protocol):
     """Where requests of one version are counted."""
 
-    rejected: int
-    """Requests that were the caller's fault."""
+    def reject(self) -> None:
+        """One request that was the caller's fault."""
+        ...
 
     def record(self, now: float, elapsed: float, result: Result) -> None:
         """One request that ended at `now` after `elapsed` seconds."""

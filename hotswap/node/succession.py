@@ -25,7 +25,12 @@ from hotswap.node.supervisor import NodeSupervisor
 log = logging.getLogger(__name__)
 
 DRAIN_GRACE = timedelta(seconds=35)
-"""For requests in flight at the end: the default request timeout and a little."""
+"""For requests in flight at the end: the default request timeout and a little. More where requests may take longer."""
+
+
+def drain_grace(node: NodeSettings) -> timedelta:
+    """How long what is under way at the end may take: never less than a request may."""
+    return max(DRAIN_GRACE, node.invoke_timeout + timedelta(seconds=5))
 
 
 async def predecessor(node: NodeSettings) -> Predecessor | None:
@@ -69,7 +74,7 @@ class Succession:
         self._admin = admin
         self._orders = orders
         self._reconciler = reconciler
-        self._beat_every = node.beat.total_seconds()
+        self._node = node
         self._door = Door(node.data_dir, node.id, node.environment)
         self._listening: asyncio.Task[None] | None = None
 
@@ -140,23 +145,21 @@ class Succession:
         """
         assert self._router is not None  # or nobody could have taken its place
         log.info("another process serves in this one's place; answering what is here", extra=self._fields)
-        self._router.stop_listening()
+        await self._router.stop_listening()
         await after.released(self._counted())
         await self._admin.close()
-        following = asyncio.create_task(self._follow(), name="follow routes")
-        patience = timedelta(seconds=self._router.limits.idle_seconds) + DRAIN_GRACE
-        draining = asyncio.create_task(self._router.drain(patience, spare_idle=True), name="drain")
+        following = asyncio.create_task(self._reconciler.follow_to_the_end(), name="follow routes")
+        grace, idle = drain_grace(self._node), timedelta(seconds=self._router.limits.idle_seconds)
+        draining = asyncio.create_task(self._router.drain(grace, idle), name="drain")
         await _first_of(draining, stop)
-        answered = await self._router.drain(DRAIN_GRACE) if draining.cancelled() else draining.result()
+        if draining.cancelled():
+            answered = await self._router.drain(grace, self._node.drain_idle)
+        else:
+            answered = draining.result()
         following.cancel()
         await asyncio.wait({following})
         await after.gone(self._counted())
         return answered
-
-    async def _follow(self) -> None:
-        while True:
-            await asyncio.sleep(self._beat_every)
-            await self._reconciler.follow_now()
 
     def _counted(self) -> Iterator[Counted]:
         """Of every version, those of plugins with a candidate first: a verdict may rest on them."""

@@ -4,11 +4,14 @@ Neighbours: hotswap.ports.tenant_changes tells, hotswap.node.reconcile looks, on
 """
 
 import asyncio
+import logging
 from collections.abc import Awaitable, Callable
 
 from hotswap.domain.errors import Unavailable
 from hotswap.node.outage import Outage
 from hotswap.ports.tenant_changes import TenantChanges
+
+log = logging.getLogger(__name__)
 
 RETRY_SECONDS = 2.0
 
@@ -35,4 +38,7 @@ class TenantWatch:
                         await asyncio.sleep(BETWEEN_LOOKS)
             except Unavailable as fault:
                 self._outage.failed(fault)
+            except Exception:
+                # Nobody awaits this task: a bug below must not end the listening unseen.
+                log.exception("listening for changes of tenants failed")
             await asyncio.sleep(RETRY_SECONDS)

@@ -20,7 +20,7 @@ _TICKS = os.sysconf("SC_CLK_TCK")
 
 async def usage(supervisor: NodeSupervisor, plugin: str) -> NodeUsage:
     """In percent of one core, by version; what began or ended between the looks is left out."""
-    pids = {host.pid: host.version for host in supervisor.hosts() if host.plugin == plugin and host.pid is not None}
+    pids = {host.pid: host.version for host in supervisor.hosts(plugin) if host.pid is not None}
     began, before = monotonic(), {pid: cpu_seconds(pid) for pid in pids}
     await asyncio.sleep(APART_SECONDS)
     seconds = monotonic() - began

@@ -16,10 +16,10 @@ import kubernetes_validate
 import pytest
 import yaml
 
-from hotswap.config import load_settings
+from hotswap.config import NodeSettings, load_settings
 from hotswap.domain.deployment import Environment
 from hotswap.node.orders import ORDERS_GRACE
-from hotswap.node.succession import DRAIN_GRACE
+from hotswap.node.succession import drain_grace
 from hotswap.temporal import SEARCH_ATTRIBUTES
 from tests.deploy.files import ROOT, unknown_settings
 from tests.deploy.kustomize import Manifest, containers, pod_specs, render
@@ -299,7 +299,8 @@ def test_a_pod_has_the_time_to_drain(manifests: list[Manifest]) -> None:
     for manifest in of_kind(manifests, "StatefulSet"):
         pod = manifest["spec"]["template"]["spec"]
         asleep = pod["containers"][0]["lifecycle"]["preStop"]["sleep"]["seconds"]
-        work = (DRAIN_GRACE + ORDERS_GRACE).total_seconds()
+        node = NodeSettings()
+        work = (node.drain_delay + ORDERS_GRACE + node.drain_idle + drain_grace(node)).total_seconds()
         assert pod["terminationGracePeriodSeconds"] >= asleep + work + 15
     (api,) = [each for each in of_kind(manifests, "Deployment") if component(each) == "api"]
     pod = api["spec"]["template"]["spec"]

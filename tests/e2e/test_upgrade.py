@@ -24,6 +24,9 @@ from tests.e2e.releases import ApiProcess, NodeProcess, Release, release_before,
 from tests.e2e.test_worker_upgrade import at_first_step, builds_of, failed_tasks, promote_to_the_end
 from tests.e2e.worker_builds import SOURCES, Queue, WorkerProcess
 
+GENTLE = "HOTSWAP_NODE__DRAIN_IDLE"
+"""A release that knows this setting stops a node without losing a request of those who call it directly."""
+
 
 class Side:
     """The processes of one release, on the live system's servers and on a task queue of the test's own."""
@@ -83,7 +86,8 @@ async def test_the_release_before_hands_over_to_this_one_without_a_failed_reques
 
     async with AsyncExitStack() as running:
         variables = variables_of(live, queue)
-        known = await settings_known_to(before, variables | {"HOTSWAP_TEMPORAL__MAKE_CURRENT": "true"})
+        more = {"HOTSWAP_TEMPORAL__MAKE_CURRENT": "true", GENTLE: "PT20S"}
+        known = await settings_known_to(before, variables | more)
         old = Side(queue, before, tmp_path, known)
         new = Side(queue, Release(SOURCES), tmp_path, variables)
         # The release before, as it runs on the schema that the migrations of this one have made already.
@@ -91,9 +95,10 @@ async def test_the_release_before_hands_over_to_this_one_without_a_failed_reques
         await started(running, old_worker, old_node, old_api)
         api = ApiClient(Connection(old_api.url, live.api.connection.token))
         await running.enter_async_context(api)
+        home = live.stack.info["nodes"][0]["routerUrl"]
         leaving, staying = (
-            TrafficGenerator([url], live.stack.info["tenantToken"], plugin, CALLS, tenants=20, rate=30)
-            for url in (await router_of(live, old.node_id), live.stack.info["nodes"][0]["routerUrl"])
+            TrafficGenerator(urls, live.stack.info["tenantToken"], plugin, CALLS, tenants=20, rate=30)
+            for urls in ([await router_of(live, old.node_id), home], [home])
         )
         await staying.start()
         await leaving.start()
@@ -103,9 +108,10 @@ async def test_the_release_before_hands_over_to_this_one_without_a_failed_reques
             new_worker, new_node = new.worker(), new.node()
             await started(running, new_worker, new_node)
             await builds.make_current(queue.client, new.temporal, timedelta(seconds=60))
-            # As a load balancer takes a node out before it ends: a request may meet an idle connection while it is closed.
-            left = await leaving.stop()
+            if GENTLE not in known:  # an older node closes idle connections at once, and what meets one then is lost
+                await leaving.stop()
             await old_node.stop()
+            left = await leaving.stop()
 
             await promote_to_the_end(rollout)
             assert (await rollout.result()).status == "Completed"

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
 
+from hotswap.domain.quota import QuotaOverride
 from hotswap.node.call_spans import CallSpans
 from hotswap.node.figures import FigureBook
 from hotswap.node.limits import RouterLimits
@@ -18,7 +19,7 @@ from hotswap.node.quotas import Meters
 from hotswap.node.router import Router
 from hotswap.node.supervisor import NodeSupervisor
 from hotswap.node.tenant_auth import TenantAuth
-from tests.unit.node_fakes import FakeLauncher, make_supervisor
+from tests.unit.node_fakes import FakeLauncher, eventually, make_supervisor
 
 TOKEN = "tenant-secret"
 QUICK = RouterLimits(
@@ -95,7 +96,9 @@ class Bench:
     router: Router
     book: FigureBook
     port: int
+    meters: Meters | None = None
     wires: list[Wire] = field(default_factory=list)
+    hangs = "late"
 
     async def wire(self) -> Wire:
         wire = Wire(*await asyncio.open_connection("127.0.0.1", self.port))
@@ -107,6 +110,26 @@ class Bench:
         wire = await self.wire()
         await wire.send(request(method, tenant, body))
         return await wire.receive()
+
+    # -- as tests.http.router_contract wants it
+
+    async def ran(self) -> int:
+        return sum(len(host.calls) for host in self.launcher.hosts)
+
+    async def no_clients(self) -> None:
+        await eventually(lambda: self.router.connections == 0)
+
+    async def limit(self, tenant: str, quota: QuotaOverride) -> None:
+        assert self.meters is not None
+        self.meters.set_overrides({(tenant, "invoice"): quota})
+
+    @asynccontextmanager
+    async def stalled(self) -> AsyncIterator[str]:
+        [host] = self.launcher.live()
+        yield "hold"
+        host.begins = 1000
+        await eventually(lambda: self.router.queued == 0)
+        host.release()
 
 
 def request(
@@ -140,7 +163,7 @@ async def bench(
     supervisor.on_change(router.wake)
     port = await router.bind("127.0.0.1", 0)
     await router.serve()
-    made = Bench(supervisor, launcher, router, book, port)
+    made = Bench(supervisor, launcher, router, book, port, meters)
     try:
         yield made
     finally:

@@ -1,4 +1,4 @@
-"""The router's contract with tenants: answers, figures, waiting, drain. Hosts are fakes; the sockets are real."""
+"""The router's contract with tenants: answers, figures, waiting. Hosts are fakes; the sockets are real."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -9,6 +9,8 @@ import pytest
 
 from hotswap.domain.analysis import VersionFigures
 from hotswap.domain.errors import HostFailed
+from hotswap.domain.quota import Quota
+from hotswap.node.quotas import Meters
 from hotswap.node.router import Router
 from hotswap.ports.hosts import Reply
 from tests.http.router_client import QUICK, TOKEN, Bench, bench, request
@@ -190,6 +192,52 @@ async def test_a_call_that_never_started_is_given_to_the_next_process(served: Be
     assert host.calls == []
 
 
+async def test_a_call_that_never_started_is_given_to_nobody_when_its_client_has_gone(served: Bench) -> None:
+    wire = await served.wire()
+    await wire.send(request("hold"))
+    old = served.launcher.hosts[0]
+    await eventually(lambda: old.held)
+    await served.supervisor.stage(order(2, "1.0.0", "2.0.0", 10_000))
+    wire.reset()
+    await eventually(lambda: served.router.connections == 0)
+    old.held.pop()(NEVER_STARTED)
+    assert served.router.in_flight == 0
+    assert served.launcher.live("2.0.0")[0].calls == []
+
+
+async def test_a_request_whose_time_is_over_while_it_waits_is_run_nowhere() -> None:
+    meters = Meters(Quota(requests_per_minute=1000, execution_seconds=0.05), asyncio.get_running_loop().time)
+    async with bench(meters=meters) as made:
+        await made.supervisor.stage(order(1, "1.0.0"))
+        gate = made.launcher.gates["1.0.0"] = asyncio.Event()
+        made.launcher.hosts[0].die()
+        call = asyncio.create_task(made.call())
+        await eventually(lambda: made.router.waiting == 1)
+        await asyncio.sleep(0.06)
+        gate.set()
+        answer = await call
+        assert (answer.status, answer.code) == (504, "TIMEOUT")
+        assert "nothing was run" in answer.json()["error"]["message"]
+        assert [host.calls for host in made.launcher.hosts] == [[], []]
+        assert (figures(made).errors, figures(made).failures) == (1, 1)
+
+
+async def test_a_fault_in_one_look_at_the_connections_is_not_the_end_of_all(
+    served: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    faults = iter([LookupError("nobody foresaw this")])
+    check = served.router.clients.check
+
+    def fails_once(now: float) -> None:
+        for fault in faults:
+            raise fault
+        check(now)
+
+    monkeypatch.setattr(served.router.clients, "check", fails_once)
+    silent = await served.wire()
+    assert await silent.ended()  # quiet for too long, as somebody still sees
+
+
 async def test_a_host_that_does_not_keep_up_is_503_at_once(served: Bench) -> None:
     served.launcher.hosts[0].refusal = Reply(ok=False, body=b"its backlog is full", started=False)
     answer = await served.call()
@@ -249,49 +297,6 @@ async def test_a_client_that_goes_away_leaves_nothing_behind(served: Bench) -> N
     host.release()  # its answer has nobody to go to
     assert served.router.in_flight == 0
     assert figures(served).requests == 1
-
-
-async def test_draining_answers_what_is_here_and_takes_no_more(served: Bench) -> None:
-    busy, idle = await served.wire(), await served.wire()
-    await idle.send(request())
-    assert (await idle.receive()).status == 200
-    await busy.send(request("hold"), request("echo"))
-    await eventually(lambda: served.launcher.hosts[0].held)
-    draining = asyncio.create_task(served.router.drain(timedelta(seconds=5)))
-    assert await idle.ended()
-    with pytest.raises(ConnectionError):
-        await served.wire()
-    served.launcher.hosts[0].release()
-    assert (await busy.receive()).status == 200
-    last = await busy.receive()
-    assert (last.status, last.headers["connection"]) == (200, "close")
-    await busy.close()
-    assert await draining
-
-
-async def test_a_router_that_is_replaced_lets_an_idle_client_send_once_more(served: Bench) -> None:
-    idle, quiet = await served.wire(), await served.wire()
-    for wire in (idle, quiet):
-        await wire.send(request())
-        assert (await wire.receive()).status == 200
-    draining = asyncio.create_task(served.router.drain(timedelta(seconds=30), spare_idle=True))
-    await asyncio.sleep(0)
-    with pytest.raises(ConnectionError):
-        await served.wire()
-    await idle.send(request())
-    last = await idle.receive()
-    assert (last.status, last.headers["connection"]) == (200, "close")
-    assert await quiet.ended()  # as any connection that is idle for too long
-    await idle.close()
-    assert await draining
-
-
-async def test_draining_gives_up_when_the_grace_is_over(served: Bench) -> None:
-    wire = await served.wire()
-    await wire.send(request("hold"))
-    await eventually(lambda: served.launcher.hosts[0].held)
-    assert not await served.router.drain(timedelta(seconds=0.05))
-    served.launcher.hosts[0].release()
 
 
 async def test_too_many_connections_are_turned_away() -> None:

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 
@@ -125,6 +126,26 @@ async def test_who_waits_for_a_version_that_dies_waits_for_its_next_process(busy
     busy.launcher.hosts[1].release()
     statuses = [(await wire.receive()).status for wire in wires]
     assert statuses == [502] * (FIRST_WINDOW + 1) + [200] * 4
+
+
+async def test_a_fault_with_one_request_keeps_no_other_waiting_for_ever(
+    busy: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    [host] = busy.launcher.hosts
+    wires = await hold(busy, FIRST_WINDOW + 1 + 5)
+    submit, faults = host.submit, iter([LookupError("nobody foresaw this")])
+
+    def fails_once(*call: Any) -> None:
+        for fault in faults:
+            raise fault
+        submit(*call)
+
+    monkeypatch.setattr(host, "submit", fails_once)
+    host.begins = 1000
+    await eventually(lambda: busy.router.queued == 0)
+    host.release()
+    assert [(await wire.receive()).status for wire in wires[:-5]] == [200] * (FIRST_WINDOW + 1)
+    assert [(await wire.receive()).status for wire in wires[-4:]] == [200] * 4
 
 
 async def test_pipelined_floods_that_turn_each_other_away_end_in_order(busy: Bench) -> None:
@@ -257,7 +278,7 @@ async def test_one_address_cannot_take_every_connection() -> None:
 
 
 async def test_a_flood_of_connections_is_cut_without_a_word(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("hotswap.node.router._FLOOD", 3)
+    monkeypatch.setattr("hotswap.node.clients._FLOOD", 3)
     async with bench(replace(QUICK, connections=2, linger_seconds=60, idle_seconds=60)) as made:
         wires = [await made.wire() for _ in range(20)]
         await eventually(lambda: made.router.connections <= 5)

@@ -8,7 +8,7 @@ import pytest
 import uvloop
 
 from tests.http.router_client import QUICK, Bench, Wire, bench, request
-from tests.http.test_router_hostile import MALFORMED
+from tests.http.router_contract import MALFORMED
 from tests.unit.node_fakes import order
 
 

@@ -3,7 +3,9 @@
 import asyncio
 import contextlib
 import logging
+import os
 import re
+import signal
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager
@@ -18,7 +20,7 @@ from opentelemetry.sdk.trace import ReadableSpan
 from hotswap.adapters.memory.artifacts import MemoryArtifactStore
 from hotswap.config import SandboxSettings
 from hotswap.domain.deployment import Environment
-from hotswap.domain.quota import Quota
+from hotswap.domain.quota import Quota, QuotaOverride
 from hotswap.domain.routes import ArtifactRef, RouteOrder
 from hotswap.node.bundles import BundleCache
 from hotswap.node.call_spans import CallSpans
@@ -149,6 +151,62 @@ class Site:
     async def _connections(self) -> dict[int, int]:
         await self.pool.refresh()
         return {process.number: process.gauges["connections"] for process in self.pool.live}
+
+
+class ManyRouters:
+    """The site as tests.http.router_contract wants it."""
+
+    hangs = "hold"
+
+    def __init__(self, site: Site) -> None:
+        self._site = site
+        self._wires: list[Wire] = []
+        self._before = 0
+
+    async def wire(self) -> Wire:
+        wire = Wire(*await asyncio.open_connection("127.0.0.1", self._site.port))
+        self._wires.append(wire)
+        return wire
+
+    async def call(self, method: str = "echo", tenant: str = "acme", body: bytes = b"{}") -> Response:
+        wire = await self.wire()
+        await wire.send(request(method, tenant, body))
+        return await wire.receive()
+
+    async def begin(self) -> None:
+        self._before = await self.ran()
+
+    async def ran(self) -> int:
+        await self._site.pool.refresh()
+        counted = self._site.book.counter("invoice", "1.0.0")
+        totals = counted.totals()
+        return totals.requests - totals.failures + counted.rejected - self._before
+
+    async def no_clients(self) -> None:
+        async with asyncio.timeout(20):
+            await self._site.pool.refresh()
+            while self._site.pool.connections:
+                await asyncio.sleep(0.005)
+                await self._site.pool.refresh()
+
+    async def limit(self, tenant: str, quota: QuotaOverride) -> None:
+        self._site.pool.set_overrides({(tenant, "invoice"): quota})
+        await self._site.pool.spread("invoice")
+
+    @asynccontextmanager
+    async def stalled(self) -> AsyncIterator[str]:
+        [pid] = [host.pid for host in self._site.supervisor.hosts() if host.plugin == "invoice"]
+        assert pid is not None
+        os.kill(pid, signal.SIGSTOP)
+        try:
+            yield "echo"
+        finally:
+            os.kill(pid, signal.SIGCONT)
+
+    async def close(self) -> None:
+        for wire in self._wires:
+            await wire.close()
+        await self.no_clients()  # `Site.wires` counts connections
 
 
 async def ask(wire: Wire, method: str, plugin: str = "invoice", body: bytes = b"{}", tenant: str = "acme") -> Response:

@@ -35,6 +35,7 @@ from hotswap.domain.routes import ArtifactRef, RouteOrder, RouteState
 from hotswap.domain.signatures import PublisherKey
 from hotswap.ports.node_runtime import NodeReport, ProbeReport
 from hotswap.runtime import signing
+from tests.http.router_client import Wire, request
 from tests.integration.host_lab import alive, children_of
 from tests.integration.node_bench import METHODS, TENANT_TOKEN, make_version, order, traffic
 from tests.unit.node_fakes import eventually
@@ -571,31 +572,96 @@ async def test_standby_and_eviction_are_set_by_settings(make_node: Callable[...,
     await seen("hotswap_reloads_total 1.0")
 
 
+@dataclass
+class Caller:
+    """A keep-alive client that sends all the time and repeats nothing. Told to close it connects anew, once to the same node,
+    as when its balancer has not noticed yet, and then elsewhere.
+    """
+
+    port: int
+    answered: int = 0
+    connections: int = 0
+    lost: list[str] = field(default_factory=list)
+
+    async def run(self) -> None:
+        while self.connections < 2:
+            try:
+                wire = Wire(*await asyncio.open_connection("127.0.0.1", self.port))
+            except ConnectionRefusedError:
+                return
+            self.connections += 1
+            try:
+                await self._use(wire)
+            except (EOFError, ConnectionError) as fault:
+                self.lost.append(repr(fault))
+                return
+            finally:
+                await wire.close()
+
+    async def _use(self, wire: Wire) -> None:
+        while True:
+            await wire.send(request())
+            answer = await wire.receive()
+            if answer.status != 200:
+                self.lost.append(str(answer))
+            self.answered += 1
+            if answer.headers.get("connection") == "close":
+                return
+
+
+async def listens(port: int) -> bool:
+    try:
+        _, writer = await asyncio.open_connection("127.0.0.1", port)
+    except ConnectionError:
+        return False
+    writer.transport.abort()
+    return True
+
+
 @pytest.mark.parametrize("routers", ["1", "2"])
-async def test_sigterm_answers_what_is_in_flight_and_leaves_the_record(
-    make_node: Callable[..., Node], routers: str
-) -> None:
-    node = make_node(HOTSWAP_NODE__ROUTERS=routers)
-    one = await node.version("invoice", "1.0.0")
+async def test_sigterm_loses_no_request_and_leaves_the_record(make_node: Callable[..., Node], routers: str) -> None:
+    """Docs: data-plane.md, "Stopping a node"."""
+    node = make_node(
+        HOTSWAP_NODE__ROUTERS=routers,
+        HOTSWAP_NODE__QUOTA__CONCURRENT="100",
+        HOTSWAP_NODE__DRAIN_DELAY="PT0.5S",
+        HOTSWAP_NODE__DRAIN_IDLE="PT60S",
+    )
+    one, two = await node.version("invoice", "1.0.0"), await node.version("invoice", "2.0.0")
     await node.write("invoice", 0, RouteState(stable=one))
     await node.start()
-    async with httpx.AsyncClient(trust_env=False, timeout=20) as client:
-        slow = asyncio.create_task(
-            client.post(
-                f"{node.url}/invoke/acme/invoice/slow",
-                json={"seconds": 3},
-                headers={"Authorization": f"Bearer {TENANT_TOKEN}"},
-            )
-        )
-        async with asyncio.timeout(10):
-            while "hotswap_router_in_flight 1.0" not in (await node.ask("/metrics")).text:
-                await asyncio.sleep(0.02)
-        [host] = (await node.ask("/figures?plugin=invoice&since=2026-01-01T00:00:00Z")).json()["hosts"]
-        assert node.process is not None
-        children = children_of(node.process.pid)
-        assert len(children) == (1 if routers == "1" else 3)  # the zygote, and routers of their own
-        assert await node.stop() == 0
-        assert (await slow).status_code == 200
+    port = int(node.environment["HOTSWAP_NODE__ROUTER_PORT"])
+    idle, slow = [Wire(*await asyncio.open_connection("127.0.0.1", port)) for _ in range(2)]
+    await idle.send(request())
+    assert "connection" not in (await idle.receive()).headers
+    await slow.send(request("slow", body=b'{"seconds": 2}'))
+    [host] = (await node.ask("/figures?plugin=invoice&since=2026-01-01T00:00:00Z")).json()["hosts"]
+    assert node.process is not None
+    children = children_of(node.process.pid)
+    assert len(children) == (1 if routers == "1" else 3)  # the zygote, and routers of their own
+    callers = [Caller(port) for _ in range(8)]
+    calling = asyncio.gather(*(caller.run() for caller in callers))
+    await eventually(lambda: all(caller.answered for caller in callers), within=20)
+
+    stopping = asyncio.create_task(node.stop())
+    while (await node.ask("/ready")).status_code == 200:
+        await asyncio.sleep(0.01)
+    await calling
+    while await listens(port):
+        await asyncio.sleep(0.05)
+    await node.write("invoice", 1, RouteState(stable=two))  # and no order comes any more
+    while (await node.ask("/figures?plugin=invoice&since=2026-01-01T00:00:00Z")).json()["generation"] != 2:
+        await asyncio.sleep(0.02)
+    await idle.send(request())
+    for wire, version in ((idle, "2.0.0"), (slow, "1.0.0")):
+        last = await wire.receive()
+        told = (last.status, last.headers["connection"], last.headers["x-hotswap-version"])
+        assert told == (200, "close", version)
+    await idle.close()
+    await slow.close()
+    assert await stopping == 0
+    assert [caller.lost for caller in callers] == [[]] * len(callers)
+    assert sum(caller.connections for caller in callers) > len(callers), "not ready, it still took new connections"
     assert await node.record() is None
     assert not any(alive(pid) for pid in (host["pid"], *children))
 

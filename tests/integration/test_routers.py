@@ -21,10 +21,11 @@ from hotswap.node.router_pool import RouterPool
 from hotswap.node.usage import CpuShares
 from hotswap.ports.tenant_settings import TenantSettings
 from tests.http.router_client import QUICK, Response, Wire, request
-from tests.http.test_router_hostile import MALFORMED
+from tests.http.router_contract import *  # noqa: F403 - what one router within the node passes too
+from tests.http.router_contract import QUEUED
 from tests.integration.host_lab import leaves_nothing
 from tests.integration.node_bench import order, traffic
-from tests.integration.routers_lab import LONG, Site, ask, executions, routers
+from tests.integration.routers_lab import LONG, ManyRouters, Site, ask, executions, routers
 from tests.unit.node_fakes import eventually
 
 QUOTA = Quota(requests_per_minute=100_000_000, concurrent=3, execution_seconds=60, memory_mb=1024)
@@ -32,8 +33,10 @@ LIMITS = RouterLimits(
     head_bytes=QUICK.head_bytes,
     body_bytes=QUICK.body_bytes,
     read_seconds=QUICK.read_seconds,
+    linger_seconds=QUICK.linger_seconds,
     wait_seconds=LONG.total_seconds(),
     sweep_seconds=QUICK.sweep_seconds,
+    queued=QUEUED,
 )
 
 
@@ -42,6 +45,20 @@ async def site(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Site]:
     """Two routers, for all tests that kill none of them."""
     async with routers(tmp_path_factory.mktemp("routers"), quota=QUOTA, limits=LIMITS, standby=("spared",)) as made:
         yield made
+
+
+@pytest.fixture(scope="module")
+async def invoice(site: Site) -> None:
+    await site.stage(order(1, await site.version("1.0.0", "invoice")))
+
+
+@pytest.fixture
+async def served(site: Site, invoice: None) -> AsyncIterator[ManyRouters]:
+    del invoice  # it is served
+    made = ManyRouters(site)
+    await made.begin()
+    yield made
+    await made.close()
 
 
 @pytest.fixture
@@ -105,34 +122,6 @@ async def test_errors_and_what_callers_did_wrong_are_counted_too(site: Site, bot
     assert f"hotswap_router_connections {site.pool.connections}.0" in page
     assert site.pool.connections >= 2
     assert "hotswap_routers 2.0" in page
-
-
-@pytest.mark.parametrize("name", MALFORMED)
-async def test_malformed_requests_end_the_connection(site: Site, name: str) -> None:
-    wire = Wire(*await asyncio.open_connection("127.0.0.1", site.port))
-    await wire.send(MALFORMED[name])
-    assert (await wire.receive()).status == 400
-    assert await wire.ended()
-    await wire.close()
-
-
-async def test_the_contract_of_one_connection(site: Site) -> None:
-    """Pipelining, tokens, paths, sizes, slow clients: it is the same Router."""
-    await site.stage(order(1, await site.version("1.0.0", "contract")))
-    wire = Wire(*await asyncio.open_connection("127.0.0.1", site.port))
-    await wire.send(*(request(body=b'{"n":%d}' % n, plugin="contract") for n in range(30)))
-    for n in range(30):
-        assert (await wire.receive()).json()["echo"] == {"n": n}
-    await wire.send(request(plugin="contract", token="wrong"), request(plugin="unknown"))
-    assert [(await wire.receive()).status for _ in range(2)] == [401, 404]
-    await wire.send(request(plugin="contract", body=b"x" * (LIMITS.body_bytes + 1)))
-    assert (await wire.receive()).status == 413
-    assert await wire.ended()
-    await wire.close()
-    slow = Wire(*await asyncio.open_connection("127.0.0.1", site.port))
-    await slow.send(request(plugin="contract")[:-1])
-    assert (await slow.receive()).status == 408
-    await slow.close()
 
 
 async def test_calls_at_once_are_limited_over_all_routers(site: Site, both: list[Wire]) -> None:
@@ -301,6 +290,7 @@ async def test_a_killed_router_fails_only_its_own_and_another_knows_everything_b
 ) -> None:
     answers: dict[int, int] = {}
     cut: list[int] = []
+    began = datetime.now(UTC)
     with leaves_nothing(), executions() as ran:
         async with routers(tmp_path) as site:
             await site.stage(order(1, await site.version("1.0.0")))
@@ -338,6 +328,8 @@ async def test_a_killed_router_fails_only_its_own_and_another_knows_everything_b
             going = False
             await asyncio.gather(*callers)
             assert other in site.pool.live
+            await site.pool.refresh()
+            figures = site.supervisor.figures("invoice", began).versions
             again, also = await site.wires()
             assert (await ask(again, "echo")).headers["x-hotswap-version"] == "2.0.0"
             for wire in (again, also, first, second):
@@ -346,6 +338,9 @@ async def test_a_killed_router_fails_only_its_own_and_another_knows_everything_b
     assert len(cut) <= 8  # the one it was cut with, and one that came to the dying listener
     assert max(ran.times.values()) == 1
     assert set(answers) <= set(ran.times) <= set(answers) | set(cut)
+    counted = sum(each.requests for each in figures)  # with what the dead one had not told yet, and the second's echo
+    assert len(answers) + 1 <= counted <= len(answers) + 1 + len(cut)
+    assert counted == sum(sum(each.latency_buckets.values()) for each in figures)
 
 
 async def test_hosts_that_have_no_line_left_are_replaced_and_a_router_that_hangs_holds_up_no_order(

@@ -1,8 +1,12 @@
 """Runbooks about servers and keys, followed to their end. For `make runbooks`."""
 
+import asyncio
 import base64
 import json
+import os
 import secrets
+import signal
+import subprocess
 
 import pytest
 
@@ -82,3 +86,28 @@ async def test_key_rotation(live: Live, reading: Open) -> None:
     async with reading("key-rotation", **variables(plugin)) as reader:
         await reader.follow("Look", "Act: signing keys", "Act: the wrapping key", **done)
         await reader.follow("Act: the key-encryption key", "Over when", **done)
+
+
+async def test_router_deaths(live: Live, reading: Open) -> None:
+    plugin = await live.new_plugin("1.0.0")
+    await live.deploy(plugin, "1.0.0")
+    node = live.stack.info["nodes"][2]
+    await restart(live, node["id"], HOTSWAP_NODE__ROUTERS="2")
+    try:
+        first, _ = await asyncio.to_thread(routers_of, live.stack.pid(node["id"]))
+        os.kill(first, signal.SIGKILL)
+        where = {"NODE_URL": node["routerUrl"], "NODE_ADMIN_URL": node["adminUrl"]}
+        async with reading("router-deaths", **variables(plugin, **where)) as reader:
+            await reader.follow("Look", "Over when")
+    finally:
+        await restart(live, node["id"], HOTSWAP_NODE__ROUTERS="1")
+
+
+def routers_of(node: int) -> list[int]:
+    found = subprocess.run(
+        ["pgrep", "--parent", str(node), "--full", "hotswap.node.router_worker"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return [int(pid) for pid in found.stdout.split()]

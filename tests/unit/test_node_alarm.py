@@ -21,10 +21,12 @@ class Ward:
         self.told: list[tuple[str, str]] = []
         self.now = 1000.0
         self.away = False
+        self.deaf = ""
+        """A version whose monitor takes no signal."""
         self.alarm = FaultAlarm(node, self._tell, lambda: self.now)
 
     async def _tell(self, plugin: str, version: str) -> None:
-        if self.away:
+        if self.away or version == self.deaf:
             raise RPCError("no answer", RPCStatusCode.UNAVAILABLE, b"")
         self.told.append((plugin, version))
 
@@ -134,6 +136,16 @@ async def test_a_temporal_that_is_away_hears_of_it_later(ward: Ward, launcher: F
         await ward.looks(1)
     ward.away = False
     await ward.looks(1)
+    assert ward.told == [("invoice", "2.0.0")]
+
+
+async def test_one_monitor_that_cannot_be_told_keeps_no_other_from_hearing(ward: Ward, launcher: FakeLauncher) -> None:
+    ward.deaf = "1.0.0"
+    down(launcher, "1.0.0")
+    down(launcher, "2.0.0")
+    await ward.looks(LASTS - 1)
+    with pytest.raises(RPCError):
+        await ward.looks(1)
     assert ward.told == [("invoice", "2.0.0")]
 
 

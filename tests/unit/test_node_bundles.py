@@ -72,3 +72,12 @@ async def test_what_another_process_removes_first_keeps_nobody_from_the_rest(
         patch.setattr(Path, "iterdir", listed)
         assert await cache(None, tmp_path).prune((), timedelta(hours=1)) == 1
     assert list(tmp_path.iterdir()) == []
+
+
+async def test_nothing_is_remembered_of_a_bundle_that_is_removed(tmp_path: Path) -> None:
+    kept = cache(None, tmp_path)
+    (tmp_path / "old").mkdir()
+    os.utime(tmp_path / "old", (0, 0))
+    kept._locks["old"] = asyncio.Lock()
+    assert await kept.prune((), timedelta(hours=1)) == 1
+    assert kept._locks == {}

@@ -217,3 +217,12 @@ async def test_a_process_that_speaks_another_language_is_not_followed(tmp_path: 
         await eventually(lambda: not old.door.busy)
         await impatient.close()
         assert (old.did, old.successors) == ([], [])
+
+
+async def test_a_process_that_hangs_is_not_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(handover, "ANSWER_PATIENCE", timedelta(seconds=0.05))
+    with socket.socket(socket.AF_UNIX) as mute:
+        mute.bind(str(tmp_path / "replace.sock"))
+        mute.listen()
+        with pytest.raises(HandoverFailed, match=r"does not answer at .*; if it hangs, kill it first"):
+            await Predecessor.find(tmp_path, "node-1", "QA")

@@ -145,3 +145,12 @@ def test_counters_are_forgotten_only_when_unused_for_a_day(clock: Clock, book: F
     clock.seconds += 2 * 3600
     book.forget({("a", "2.0.0")})
     assert [version for _, version in book.keys()] == ["2.0.0"]  # noqa: SIM118 - a method of its own
+
+
+def test_a_counter_with_a_request_just_now_is_not_forgotten(clock: Clock, book: FigureBook) -> None:
+    counter = book.counter("a", "1.0.0")
+    clock.seconds += 30 * 3600
+    counter.record(clock.seconds, 0.001, Result.OK)
+    book.forget(set())
+    [figures] = book.window("a", clock.wall() - timedelta(seconds=9))
+    assert figures.requests == 1

@@ -111,3 +111,16 @@ def test_routers_hold_a_nodes_limits_together() -> None:
     small = share(RouterLimits(connections=10, connections_per_address=3, queued=0, in_flight_per_host=1), 8)
     assert (small.connections, small.connections_per_address) == (6, 3)
     assert (small.queued, small.in_flight_per_host) == (0, 1)
+
+
+async def test_a_message_whose_descriptors_could_not_be_received_ends_the_channel() -> None:
+    """As when the process may open no more: what follows would get the wrong ones."""
+    ours, theirs = socket.socketpair()
+    end = End().open(ours)
+    with theirs:
+        reader, writer = os.pipe()
+        socket.send_fds(theirs, [b"\0\0\0\2\1{}"], [reader, writer] * 8)
+        await eventually(lambda: end.ended == 1)
+        os.close(reader)
+        os.close(writer)
+    assert end.heard == []

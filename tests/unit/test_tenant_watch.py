@@ -26,12 +26,16 @@ class Changes:
     def __init__(self) -> None:
         self.told: asyncio.Queue[bool] = asyncio.Queue()
         self.away = False
+        self.bug = False
         self.listening = 0
 
     @asynccontextmanager
     async def listen(self) -> AsyncIterator[AsyncIterator[None]]:
         if self.away:
             raise Unavailable("away")
+        if self.bug:
+            self.bug = False
+            raise LookupError("nobody foresaw this")
         self.listening += 1
         yield self._changes()
 
@@ -60,6 +64,9 @@ async def test_every_change_and_every_pause_in_listening_is_a_look(monkeypatch: 
     await asyncio.sleep(0)
     changes.away = False
     await eventually(lambda: changes.listening == 3 and len(looks) == 4)
+    changes.bug = True
+    changes.told.put_nowait(False)
+    await eventually(lambda: changes.listening == 4 and len(looks) == 5)
     watching.cancel()
     with suppress(asyncio.CancelledError):
         await watching
@@ -101,7 +108,11 @@ async def test_health_is_recorded_when_it_changes_and_now_and_then_and_old_rows_
         await uow.commit()
     supervisor = make_supervisor(FakeLauncher())
     hosts = [host("Ready"), host("Stopped", "0.9.0")]
-    monkeypatch.setattr(supervisor, "hosts", lambda: hosts)
+
+    async def reports() -> list[HostReport]:
+        return hosts
+
+    monkeypatch.setattr(supervisor, "reports", reports)
     log = HealthLog(supervisor, records.unit_of_work, Environment.QA, lambda: now[0])
 
     async def recorded() -> list[str]:
