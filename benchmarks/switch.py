@@ -3,6 +3,10 @@
 Each flip loads a fresh sandboxed process of the other version, shifts every tenant to it in one step and unloads the old
 one when it has drained: what a Direct deployment does on a node. Flips begin every PACE seconds; a request is near a flip
 when it was under way at any time between its start and NEAR after its end, and away otherwise.
+
+The worst of many requests is never within a few times their p99 on a shared machine, flip or no flip: `away_worst_over_p99`
+says what it is here without one, and `worst_over_away_worst` compares the worst near flips with the (median) worst of as
+many requests away from any.
 Run: make bench NAME=switch
 """
 
@@ -83,8 +87,16 @@ def report(seen: Samples, flips: list[tuple[float, float]]) -> None:
     figure("switch.near_p99_over_p99", percentile(near, 0.99) / quiet, "ratio", len(near), "the same")
     figure("switch.away_p99_ms", quiet * 1e3, "ms", len(away), "")
     figure("switch.away_worst_over_p99", away[-1] / quiet, "ratio", len(away), "what the machine does without a flip")
+    usual = usual_worst(away, len(near))
+    figure("switch.worst_over_away_worst", near[-1] / usual, "ratio", len(near), "the worst of as many away from flips")
     if failed:
         sys.exit(f"requests failed: {seen.statuses()} {seen.faults}")
+
+
+def usual_worst(away: list[float], draw: int) -> float:
+    """The median worst of `draw` requests drawn from these (sorted): each of them is the worst with its own chance."""
+    share = 0.5 ** (1 / draw)  # a draw of so many stays below this quantile half of the time
+    return percentile(away, share)
 
 
 def ask() -> bytes:

@@ -29,10 +29,14 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import pytest_asyncio
+from hypothesis import settings as properties
 from stack.live_system import live as live
 from stack.shared import SharedStack
 
 from tests.browser.chromium import LEFT_OUT, asked_for, find_chromium
+
+properties.register_profile("patient", deadline=None)  # no property fails for being slow: the machine may be busy
+properties.load_profile("patient")
 
 if TYPE_CHECKING:  # imported where they are used: a unit test does not wait a second for SQLAlchemy and Temporal
     from temporalio.client import Client
