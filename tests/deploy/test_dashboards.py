@@ -202,9 +202,9 @@ def test_the_rules_hold_on_recorded_series() -> None:
     if program is None:
         pytest.skip("no promtool here (make promtool): the alert rules were not run on their series")
     for arguments in (
-        ["check", "rules", RULES],
-        ["check", "config", "--syntax-only", ROOT / "deploy/compose/prometheus.yaml"],
-        ["test", "rules", ROOT / "dashboards/rules/tests/hotswap.test.yaml"],
+        ["check", "rules", str(RULES)],
+        ["check", "config", "--syntax-only", str(ROOT / "deploy/compose/prometheus.yaml")],
+        ["test", "rules", str(ROOT / "dashboards/rules/tests/hotswap.test.yaml")],
     ):
         done = subprocess.run([program, *arguments], capture_output=True, text=True, timeout=120, check=False)
         assert done.returncode == 0, done.stdout + done.stderr

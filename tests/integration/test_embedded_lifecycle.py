@@ -8,7 +8,8 @@ import sys
 from pathlib import Path
 
 import psycopg
-from stack.supervised import OwnStack, gone, processes_of
+
+from tests.stack.supervised import OwnStack, gone, processes_of
 
 
 def test_a_stop_leaves_no_process_and_a_restart_finds_ports_credentials_and_data(tmp_path: Path) -> None:

@@ -177,7 +177,7 @@ def test_a_push_signs_and_goes_past_an_api_that_finds_it_too_large(api: FakeApi,
 def test_keys_are_trusted_listed_and_distrusted(api: FakeApi, key: Path) -> None:
     public = signing.read_public(key)
     key_id = signing.key_id_of(public)
-    item = {
+    item: dict[str, Any] = {
         "keyId": key_id, "publisher": "acme", "plugins": [], "revokedAt": None, "revokeReason": "", "trusted": True,
         "registeredAt": "2026-01-01T00:00:00Z",
     }  # fmt: skip
