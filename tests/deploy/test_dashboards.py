@@ -7,7 +7,6 @@ import asyncio
 import json
 import os
 import re
-import shutil
 import socket
 import subprocess
 import sys
@@ -30,6 +29,7 @@ from hotswap.node.figures import FigureBook, Result
 from hotswap.node.router import Router
 from hotswap.node.usage import CpuShares
 from tests.deploy.files import ROOT, document
+from tests.stack.promtool import find_promtool
 from tests.unit.node_fakes import FakeLauncher, make_supervisor, order
 from workflows.catalog import DEPLOYMENT_WORKFLOWS
 
@@ -198,9 +198,7 @@ def test_a_dashboard_is_whole(path: Path) -> None:
 
 
 def test_the_rules_hold_on_recorded_series() -> None:
-    program = shutil.which("promtool") or shutil.which("promtool", path=str(Path(sys.executable).parent))
-    if program is None:
-        pytest.skip("no promtool here (make promtool): the alert rules were not run on their series")
+    program = find_promtool()
     for arguments in (
         ["check", "rules", str(RULES)],
         ["check", "config", "--syntax-only", str(ROOT / "deploy/compose/prometheus.yaml")],
