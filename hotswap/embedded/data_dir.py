@@ -44,9 +44,16 @@ class DataDir:
         """
         self._make_folders()
         try:
-            lock = os.open(self.root / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            return self._acquire()
         except OSError as fault:
+            if self._lock is not None:
+                os.close(self._lock)
+                self._lock = None
             raise self._unusable(fault) from fault
+
+    def _acquire(self) -> bool:
+        # NOFOLLOW: what a link in a folder that somebody else made points at would be truncated.
+        lock = os.open(self.root / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -55,10 +62,10 @@ class DataDir:
             raise DataDirBusy(
                 f"{self.root} is in use by the stack of process {holder}; stop that one, or choose another --data-dir"
             ) from None
-        os.truncate(lock, 0)
-        os.pwrite(lock, f"{os.getpid()}\n".encode("ascii"), 0)
         self._lock = lock
         self.held = True
+        os.truncate(lock, 0)
+        os.pwrite(lock, f"{os.getpid()}\n".encode("ascii"), 0)
         for leftover in self.run.iterdir():
             leftover.unlink()
         crashed = self.stack_file.exists()
@@ -106,18 +113,21 @@ class DataDir:
             raise self._unusable(fault) from fault
 
     def _unusable(self, fault: OSError) -> StackError:
-        return StackError(f"cannot use {self.root}: {fault.strerror}; choose another with --data-dir or HOTSWAP_HOME")
+        where = f" ({fault.filename})" if fault.filename not in (None, str(self.root)) else ""
+        return StackError(
+            f"cannot use {self.root}: {fault.strerror}{where}; mend that, or choose another with --data-dir or HOTSWAP_HOME"
+        )
 
 
 def read_json(path: Path) -> dict[str, Any]:
     """The object in the file, or an empty one when there is no file. Raises StackError when it is broken."""
     try:
-        text = path.read_text(encoding="utf-8")
+        content = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return {}
-    try:
-        content = json.loads(text)
-    except ValueError as fault:
+    except OSError as fault:
+        raise StackError(f"{path} cannot be read: {fault.strerror}") from fault
+    except (ValueError, RecursionError) as fault:
         raise StackError(f"{path} is not JSON ({fault}); remove it to have it made anew") from fault
     if not isinstance(content, dict):
         raise StackError(f"{path} holds no JSON object; remove it to have it made anew")
