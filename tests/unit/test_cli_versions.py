@@ -1,6 +1,7 @@
 """`hotswap plugin approve, deprecate, adoption, sign, dependencies, validate, retention...` against a small api."""
 
 import json
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -146,6 +147,13 @@ def test_a_file_that_is_no_key_is_told_plainly(api: FakeApi, archive: Path) -> N
     assert done.exit_code == 2
     assert "holds no private key in PEM" in done.stderr
     assert run(api, "sign", str(archive), "--key", "/no/such/file").exit_code == 1
+
+
+def test_a_pipe_is_no_zip_and_is_not_waited_for(api: FakeApi, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "one.zip")
+    told = run(api, "push", str(tmp_path / "one.zip"))
+    assert told.exit_code == 2
+    assert "is not a regular file" in told.output
 
 
 def test_a_push_signs_and_goes_past_an_api_that_finds_it_too_large(api: FakeApi, archive: Path, key: Path) -> None:
