@@ -7,6 +7,7 @@ Files are 0600, folders 0700: the generated credentials are in them.
 import fcntl
 import json
 import os
+import re
 import secrets
 import tempfile
 from pathlib import Path
@@ -15,6 +16,11 @@ from typing import Any, TextIO
 from hotswap.domain.errors import HotSwapError
 
 STACK_FILE = "stack.json"
+
+UNUSABLE = re.compile(r'["\\%?#\x00-\x1f\x7f]')
+"""What ends a path early, or means something else, in Valkey's configuration and in Temporal's name of its SQLite file."""
+
+ANOTHER = "choose another with --data-dir or HOTSWAP_HOME"
 
 
 class StackError(HotSwapError):
@@ -106,6 +112,8 @@ class DataDir:
         return str(known[name])
 
     def _make_folders(self) -> None:
+        if (odd := UNUSABLE.search(str(self.root))) is not None:
+            raise StackError(f"cannot use {str(self.root)!r}: not all servers take a path with {odd[0]!r}; {ANOTHER}")
         try:
             for folder in (self.root, self.logs, self.run):
                 folder.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -114,9 +122,7 @@ class DataDir:
 
     def _unusable(self, fault: OSError) -> StackError:
         where = f" ({fault.filename})" if fault.filename not in (None, str(self.root)) else ""
-        return StackError(
-            f"cannot use {self.root}: {fault.strerror}{where}; mend that, or choose another with --data-dir or HOTSWAP_HOME"
-        )
+        return StackError(f"cannot use {self.root}: {fault.strerror}{where}; mend that, or {ANOTHER}")
 
 
 def read_json(path: Path) -> dict[str, Any]:

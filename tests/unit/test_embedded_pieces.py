@@ -187,6 +187,15 @@ def test_a_data_directory_that_holds_what_it_should_not_names_that(tmp_path: Pat
     assert DataDir(tmp_path).acquire() is False, "the refused one holds no lock"
 
 
+@pytest.mark.parametrize("name", ["per%2Fcent", 'quo"te', "back\\slash", "new\nline", "que?ry", "ha#sh"])
+def test_a_path_that_the_servers_would_misread_is_refused_before_anything_is_made(tmp_path: Path, name: str) -> None:
+    with pytest.raises(StackError, match="not all servers take a path with"):
+        DataDir(tmp_path / name).open_log("supervisor")
+    with pytest.raises(StackError, match="not all servers take a path with"):
+        DataDir(tmp_path / name).acquire()
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_the_lock_is_never_a_link_to_a_file_that_would_be_emptied(tmp_path: Path) -> None:
     precious = tmp_path / "precious"
     precious.write_text("kept", encoding="ascii")
