@@ -26,8 +26,8 @@ from benchmarks.hammer import Group, Samples, hammer, request
 ROUNDS = 3
 SECONDS = 1.5
 CONNECTIONS = 64
-CHANGES = 10
-CHANGE_SECONDS = 15.0
+CHANGES = 8
+CHANGE_SECONDS = 12.0
 CHANGE_RATE = 300.0
 """Requests/s while versions change: a third of what FastAPI serves on a core, so that what fails is the change's doing."""
 
