@@ -25,6 +25,7 @@ def started(scratch: Path, *arguments: str) -> Iterator["subprocess.Popen[str]"]
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
+        start_new_session=True,
     ) as process:
         try:
             yield process
@@ -51,7 +52,7 @@ def test_a_demo_that_is_stopped_while_it_starts_leaves_nothing(tmp_path: Path) -
     scratch = tmp_path / "scratch"
     with started(scratch, "demo", "--no-keep") as process:
         said = read_until(process, "ready in")
-        process.send_signal(signal.SIGINT)
+        ctrl_c(process)
         said += read_until(process, "stopped")
         assert process.wait(60) == 130
         assert "Traceback" not in said
@@ -65,12 +66,17 @@ def test_a_second_ctrl_c_kills_a_demo_that_does_not_stop_and_names_what_stays(tm
         for pid, command in processes_of(scratch).items():
             if "valkey.conf" in command:
                 os.kill(pid, signal.SIGSTOP)  # it will not hear that it shall stop
-        process.send_signal(signal.SIGINT)
+        ctrl_c(process)
         read_until(process, "stopping ")
-        process.send_signal(signal.SIGINT)
+        ctrl_c(process)
         (kept,) = scratch.glob("hotswap-demo-*")
         assert read_until(process, "killed; ").rstrip().endswith(f"logs and data stay in {kept}")
         assert process.wait(60) == 130
+
+
+def ctrl_c(process: "subprocess.Popen[str]") -> None:
+    """As a terminal does it: to the whole process group, the pip that builds the examples included."""
+    os.killpg(process.pid, signal.SIGINT)
 
 
 def read_until(process: "subprocess.Popen[str]", wanted: str) -> str:
