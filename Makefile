@@ -102,16 +102,27 @@ browser: ## Install Chromium for the browser tests (Debian or Ubuntu, as root); 
 	echo "installing Chromium (apt-get)"; \
 	apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends chromium fonts-liberation >/dev/null
 
-# Only the one program of Debian's package, into .venv; no service is installed, no root is needed.
+# $(call from-debian,package,program,target): the one program of Debian's package, into .venv; no service, no root needed.
+define from-debian
+if [ ! -x $(BIN)/$(notdir $(2)) ] && ! command -v $(notdir $(2)) >/dev/null; then \
+  if ! command -v apt-get >/dev/null; then \
+    echo "make $(3): needs apt-get; install $(notdir $(2)) yourself, so that it is on PATH" >&2; exit 1; \
+  fi; \
+  scratch="$$(mktemp -d)"; trap 'rm -rf "$$scratch"' EXIT; cd "$$scratch"; \
+  apt-get download -qq $(1) >/dev/null 2>&1 || { apt-get update -qq && apt-get download -qq $(1) >/dev/null 2>&1; }; \
+  dpkg-deb --extract $(1)_*.deb unpacked && install -m 0755 unpacked/$(2) $(CURDIR)/$(BIN)/$(notdir $(2)); \
+fi
+endef
+
 .PHONY: promtool
 promtool: install ## Install promtool, which tests the alert rules (Debian or Ubuntu); nothing to do where there is one
-	@if command -v promtool >/dev/null || [ -x $(BIN)/promtool ]; then exit 0; fi; \
-	if ! command -v apt-get >/dev/null; then \
-	  echo "make promtool: needs apt-get; install Prometheus yourself, so that promtool is on PATH" >&2; exit 1; \
-	fi; \
-	scratch="$$(mktemp -d)"; trap 'rm -rf "$$scratch"' EXIT; cd "$$scratch"; \
-	apt-get download -qq prometheus >/dev/null 2>&1 || { apt-get update -qq && apt-get download -qq prometheus >/dev/null 2>&1; }; \
-	dpkg-deb --extract prometheus_*.deb unpacked && install -m 0755 unpacked/usr/bin/promtool $(CURDIR)/$(BIN)/promtool
+	@$(call from-debian,prometheus,usr/bin/promtool,promtool)
+
+.PHONY: rivals
+rivals: install ## Install gunicorn and nginx (Debian or Ubuntu), which make bench NAME=invoke then measures too
+	@$(BIN)/python -m pip install --quiet --quiet --disable-pip-version-check --require-hashes -r requirements/rivals.lock
+	@$(call from-debian,nginx,usr/sbin/nginx,rivals)
+	@PATH="$$PATH:/usr/sbin:$(BIN)"; nginx -v; $(BIN)/gunicorn --version
 
 .PHONY: test-chaos
 test-chaos: install ## The fault injector's long mode: 200 deployments, parts killed at random (30 minutes at most)
@@ -159,8 +170,10 @@ lock: ## Pin every dependency anew, with hashes, for Python 3.11 and later
 	"$$uv" pip compile pyproject.toml --constraints requirements/dev.lock --universal --python-version 3.11 --generate-hashes \
 	  --no-emit-index-url --no-header --no-annotate --quiet -o requirements/production.lock; \
 	echo 'setuptools>=80' | "$$uv" pip compile - --constraints requirements/dev.lock --universal --python-version 3.11 \
-	  --generate-hashes --no-emit-index-url --no-header --no-annotate --quiet -o requirements/build.lock
-	@for file in dev production build; do \
+	  --generate-hashes --no-emit-index-url --no-header --no-annotate --quiet -o requirements/build.lock; \
+	printf 'gunicorn>=27\nuvicorn-worker>=0.4\n' | "$$uv" pip compile - --constraints requirements/dev.lock --universal \
+	  --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --no-annotate --quiet -o requirements/rivals.lock
+	@for file in dev production build rivals; do \
 	  echo "requirements/$$file.lock: $$(grep -c '^[a-z].*==' requirements/$$file.lock) packages"; \
 	done
 

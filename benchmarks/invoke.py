@@ -23,7 +23,7 @@ from benchmarks.data_plane import BODY, TOKEN, DataPlane, cpu_seconds, data_plan
 from benchmarks.figures import figure
 from benchmarks.floor import serve_floor
 from benchmarks.hammer import Group, hammer, percentile, request
-from benchmarks.rivals import measure_rivals
+from benchmarks.rivals import Yardstick, measure_rivals
 from tests.integration.node_bench import order
 
 PAIRS = 7
@@ -34,6 +34,7 @@ ROUTER_CORE = 0
 CORES = os.cpu_count() or 1
 OTHER_CORE = min(1, CORES - 1)
 LOAD_CORE = min(2, CORES - 1)
+BY_CPU = CORES <= 2
 ROUTERS = int(os.environ.get("ROUTERS", "1"))
 ROUTER = "router" if ROUTERS == 1 else f"{ROUTERS} routers on as many cores"
 SETTING = f"{ROUTER} and floor on core {ROUTER_CORE}, host ({tier()}) on core {OTHER_CORE}, load generator on core {LOAD_CORE}"
@@ -58,11 +59,8 @@ async def main() -> None:
                 for number, pid in enumerate(plane.router_pids()):
                     pin(pid, number % CORES)
             await measure(floor_port, plane)
-
-        async def floor_rate() -> float:
-            return (await saturate(floor_port))[0]
-
-        await measure_rivals(Path(scratch), floor_rate, ROUTER_CORE, LOAD_CORE)
+        by = Yardstick(lambda: saturate(floor_port), BY_CPU, ROUTER_CORE, LOAD_CORE)
+        await measure_rivals(Path(scratch), by)
     floor.close()
 
 
@@ -79,10 +77,10 @@ async def measure(floor_port: int, plane: DataPlane) -> None:
         rates.append(rate)
     against = f"raw uvloop server, function in process; {CONNECTIONS} connections, {SETTING}"
     rate_ratio, cpu_ratio = statistics.median(ratios), statistics.median(by_cpu)
-    if CORES > 2:
-        figure("invoke.ratio_to_floor", rate_ratio, "ratio", PAIRS, against)
-    else:
+    if BY_CPU:
         figure("invoke.ratio_to_floor", cpu_ratio, "ratio", PAIRS, f"by CPU time of the router's core: {against}")
+    else:
+        figure("invoke.ratio_to_floor", rate_ratio, "ratio", PAIRS, against)
     figure("invoke.rate_ratio_to_floor", rate_ratio, "ratio", PAIRS, f"requests served: {against}")
     figure("invoke.requests_per_second", statistics.median(rates), "1/s", PAIRS, "")
     added = []

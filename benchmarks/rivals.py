@@ -1,11 +1,12 @@
 """Beside HotSwap, in the same run: FastAPI in process, and the two usual ways to change its version under traffic.
 
-FastAPI under uvicorn comes with this project. gunicorn (HUP) and nginx (reload, one uvicorn a version) are used when they
-are installed, and are no dependency: apt install nginx, pip install gunicorn uvicorn-worker. A figure with n = 0 says
-that a tool was not found.
+FastAPI under uvicorn comes with this project. gunicorn (HUP) and nginx (reload, one uvicorn a version) are measured when
+they are installed, and are no dependency: `make rivals` installs both. Of one that is not there stderr says so, and no
+figure is printed.
 """
 
 import asyncio
+import contextlib
 import importlib.util
 import os
 import shutil
@@ -13,68 +14,75 @@ import signal
 import socket
 import statistics
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.data_plane import BODY, TOKEN
+from benchmarks.data_plane import BODY, TOKEN, cpu_seconds
 from benchmarks.figures import figure
 from benchmarks.hammer import Group, Samples, hammer, request
 
 ROUNDS = 3
 SECONDS = 1.5
 CONNECTIONS = 64
-CHANGES = 10
+CHANGES = 8
+CHANGE_SECONDS = 12.0
 CHANGE_RATE = 300.0
 """Requests/s while versions change: a third of what FastAPI serves on a core, so that what fails is the change's doing."""
 
-Rate = Callable[[], Awaitable[float]]
+
+@dataclass(frozen=True)
+class Yardstick:
+    """What a rival is measured by: as the router is (benchmarks.invoke), on the router's core."""
+
+    floor: Callable[[], Awaitable[tuple[float, float]]]
+    """The floor's requests/s and CPU seconds a request now, so that each round has its own."""
+    by_cpu: bool
+    """The ratio is that of CPU time for a request, not of requests/s."""
+    core: int
+    load_core: int
 
 
-async def measure_rivals(folder: Path, floor: Rate, core: int, other: int) -> None:
-    """`floor` gives the floor's requests/s now, so that each round has its own yardstick."""
-    async with uvicorn(core) as port:
-        await ratio("fastapi", port, floor, other)
-    await measure_gunicorn(floor, core, other)
-    await measure_nginx(folder, floor, core, other)
+async def measure_rivals(folder: Path, by: Yardstick) -> None:
+    async with uvicorn(by.core) as (process, port):
+        await ratio("fastapi", port, [process.pid], by)
+    await measure_gunicorn(by)
+    await measure_nginx(folder, by)
 
 
-async def measure_gunicorn(floor: Rate, core: int, other: int) -> None:
+async def measure_gunicorn(by: Yardstick) -> None:
     if importlib.util.find_spec("gunicorn") is None or importlib.util.find_spec("uvicorn_worker") is None:
-        missing("gunicorn", "hup")
+        not_measured("gunicorn")
         return
     port = free_port()
     arguments = ["-w", "1", "-k", "uvicorn_worker.UvicornWorker", "-b", f"127.0.0.1:{port}", "--log-level", "error"]
-    async with running(core, sys.executable, "-m", "gunicorn", *arguments, "benchmarks.rival_app:app") as process:
+    async with running(by.core, sys.executable, "-m", "gunicorn", *arguments, "benchmarks.rival_app:app") as process:
         await answers(port)
-        await ratio("gunicorn", port, floor, other)
-
-        async def change() -> None:
-            process.send_signal(signal.SIGHUP)
-
-        await changes("gunicorn_hup", port, change, other)
+        await ratio("gunicorn", port, [process.pid], by)
+        await changes("gunicorn_hup", port, process, lambda: None, by)
 
 
-async def measure_nginx(folder: Path, floor: Rate, core: int, other: int) -> None:
-    program = shutil.which("nginx", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/local/sbin")
+async def measure_nginx(folder: Path, by: Yardstick) -> None:
+    beside_python = Path(sys.executable).parent
+    program = shutil.which("nginx", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/local/sbin:{beside_python}")
     if program is None:
-        missing("nginx", "reload")
+        not_measured("nginx")
         return
     port = free_port()
-    async with uvicorn(core) as old, uvicorn(core) as new:
+    async with uvicorn(by.core) as (old, old_port), uvicorn(by.core) as (_, new_port):
         settings = folder / "nginx.conf"
-        settings.write_text(nginx_settings(folder, port, old))
-        async with running(core, program, "-p", str(folder), "-c", str(settings)) as process:
+        settings.write_text(nginx_settings(folder, port, old_port))
+        async with running(by.core, program, "-p", str(folder), "-c", str(settings)) as process:
             await answers(port)
-            await ratio("nginx", port, floor, other)
-            ports = [new, old]
+            await ratio("nginx", port, [process.pid, old.pid], by)
+            ports = [new_port, old_port]
 
-            async def change() -> None:
+            def other_version() -> None:
                 settings.write_text(nginx_settings(folder, port, ports[0]))
                 ports.reverse()
-                process.send_signal(signal.SIGHUP)
 
-            await changes("nginx_reload", port, change, other)
+            await changes("nginx_reload", port, process, other_version, by)
 
 
 def nginx_settings(folder: Path, port: int, upstream: int) -> str:
@@ -96,34 +104,79 @@ http {{
 """
 
 
-async def ratio(name: str, port: int, floor: Rate, other: int) -> None:
-    await load(port, 0.5, other)
-    ratios = [await load(port, SECONDS, other) / await floor() for _ in range(ROUNDS)]
+async def ratio(name: str, port: int, pids: Sequence[int], by: Yardstick) -> None:
+    """Against the floor, round by round. `pids`: the processes that serve; those they started count as well."""
+    await load(port, 0.5, by)
+    ratios = []
+    for _ in range(ROUNDS):
+        servers = family(pids)
+        used = sum(cpu_seconds(pid) for pid in servers)
+        rate = await load(port, SECONDS, by)
+        used = sum(cpu_seconds(pid) for pid in servers) - used
+        floor_rate, floor_cpu = await by.floor()
+        ratios.append(floor_cpu / (used / (rate * SECONDS)) if by.by_cpu else rate / floor_rate)
     figure(f"invoke.{name}_ratio_to_floor", statistics.median(ratios), "ratio", ROUNDS, "as invoke.ratio_to_floor")
 
 
-async def load(port: int, seconds: float, core: int) -> float:
-    seen = (await hammer([Group("all", port, ask(), CONNECTIONS)], seconds, core))["all"]
+async def load(port: int, seconds: float, by: Yardstick) -> float:
+    seen = (await hammer([Group("all", port, ask(), CONNECTIONS)], seconds, by.load_core))["all"]
     return len(seen.latencies()) / seconds
 
 
-async def changes(name: str, port: int, change: Callable[[], Awaitable[None]], other: int) -> None:
-    """Failed requests and the worst answer while the version changes CHANGES times."""
-    seconds = CHANGES * 1.0 + 1
-    running_load = asyncio.create_task(hammer([Group("all", port, ask(), 32, CHANGE_RATE)], seconds, other))
-    for _ in range(CHANGES):
-        await asyncio.sleep(1.0)
-        await change()
-    seen: Samples = (await running_load)["all"]
+async def changes(
+    name: str, port: int, process: asyncio.subprocess.Process, prepare: Callable[[], None], by: Yardstick
+) -> None:
+    """Failed requests and the worst answer while SIGHUP changes the version up to CHANGES times, each when the last is done.
+
+    A change is done when the processes that served before it have ended and another one answers.
+    """
+    load = asyncio.create_task(hammer([Group("all", port, ask(), 32, CHANGE_RATE)], CHANGE_SECONDS, by.load_core))
+    done = 0
+    while done < CHANGES and not load.done():
+        await asyncio.sleep(0.5)
+        before = children(process.pid)
+        prepare()
+        process.send_signal(signal.SIGHUP)
+        await replaced(process, before, port)
+        done += not load.done()
+    seen: Samples = (await load)["all"]
     failed = len(seen.status) - len(seen.latencies())
-    against = f"{len(seen.status)} requests, {CHANGES} changes of version at {CHANGE_RATE:.0f} requests/s"
-    figure(f"invoke.{name}_failed", failed, "requests", CHANGES, against)
-    figure(f"invoke.{name}_worst_ms", max(seen.took, default=0.0) * 1e3, "ms", CHANGES, against)
+    faults = ", ".join(f"{count} {fault}" for fault, count in seen.faults.most_common(3)) or "no fault"
+    against = f"{len(seen.status)} requests at {CHANGE_RATE:.0f}/s, {done} changes of version: {faults}"
+    figure(f"invoke.{name}_failed", failed, "requests", done, against)
+    figure(f"invoke.{name}_worst_ms", max(seen.took, default=float("nan")) * 1e3, "ms", done, against)
 
 
-def missing(name: str, change: str) -> None:
-    for what, unit in ((f"{name}_ratio_to_floor", "ratio"), (f"{name}_{change}_failed", "requests")):
-        figure(f"invoke.{what}", 0.0, unit, 0, f"{name} is not installed")
+async def replaced(process: asyncio.subprocess.Process, before: set[int], port: int) -> None:
+    """Until none of these children is left and a request is answered. Raises TimeoutError."""
+    async with asyncio.timeout(60):
+        while True:
+            if not before & children(process.pid):
+                break
+            await asyncio.sleep(0.05)
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(ask())
+        await reader.readline()
+        writer.close()
+        await writer.wait_closed()
+
+
+def family(pids: Iterable[int]) -> list[int]:
+    """These processes and all that they started."""
+    return [found for pid in pids for found in (pid, *family(children(pid)))]
+
+
+def children(pid: int) -> set[int]:
+    """Empty for a process that is gone."""
+    found: set[int] = set()
+    for task in Path("/proc", str(pid), "task").glob("*/children"):
+        with contextlib.suppress(OSError):
+            found |= {int(child) for child in task.read_text().split()}
+    return found
+
+
+def not_measured(name: str) -> None:
+    print(f"{name} is not installed (make rivals): its figures are left out", file=sys.stderr)
 
 
 def ask() -> bytes:
@@ -131,12 +184,12 @@ def ask() -> bytes:
 
 
 @asynccontextmanager
-async def uvicorn(core: int) -> AsyncIterator[int]:
+async def uvicorn(core: int) -> AsyncIterator[tuple[asyncio.subprocess.Process, int]]:
     port = free_port()
     arguments = ["-m", "uvicorn", "benchmarks.rival_app:app", "--port", str(port), "--log-level", "error"]
-    async with running(core, sys.executable, *arguments):
+    async with running(core, sys.executable, *arguments) as process:
         await answers(port)
-        yield port
+        yield process, port
 
 
 @asynccontextmanager

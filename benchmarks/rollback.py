@@ -168,7 +168,10 @@ async def measure(live: Live, client: Client, rollbacks: int) -> None:
     plugin = await live.new_plugin(OLD, GOOD, NEW, code=failing_for_tenants)
     await deploy(live, client, plugin, OLD, DirectConfig())
     traffic = CohortTraffic(live, plugin)
-    canaries, blue_greens, commanded, bare = [], [], [], []
+    canaries: list[Rollback] = []
+    blue_greens: list[Rollback] = []
+    commanded: list[Rollback] = []
+    bare: list[float] = []
     async with traffic.flowing(), bare_nodes(client) as queues:
         await roll_back(live, client, plugin, CANARY, traffic)  # warm: every node has fetched and unpacked both bundles
         await switch_back(live, client, plugin, traffic)

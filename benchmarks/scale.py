@@ -26,7 +26,7 @@ from temporalio.worker import Worker
 from benchmarks.bare import BarePaused, no_op
 from benchmarks.figures import figure
 from hotswap import temporal
-from hotswap.config import TemporalSettings
+from hotswap.config_temporal import TemporalSettings
 from hotswap.domain.analysis import InconclusivePolicy
 from hotswap.domain.deployment import CanaryConfig, DeploymentProgress, DeploymentRequest, Environment, Role
 from hotswap.domain.ids import deployment_workflow_id, new_id

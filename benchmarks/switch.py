@@ -67,7 +67,8 @@ async def flip_often(
 
 def report(seen: Samples, flips: list[tuple[float, float]]) -> None:
     failed = len(seen.status) - len(seen.latencies())
-    near, away = [], []
+    near: list[float] = []
+    away: list[float] = []
     position = 0
     for began, took in sorted(zip(seen.began, seen.took, strict=True)):
         while position < len(flips) and flips[position][1] + NEAR < began:

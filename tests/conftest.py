@@ -30,10 +30,10 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import pytest_asyncio
 from hypothesis import settings as properties
-from stack.live_system import live as live
-from stack.shared import SharedStack
 
 from tests.browser.chromium import LEFT_OUT, asked_for, find_chromium
+from tests.stack.live_system import live as live
+from tests.stack.shared import SharedStack
 
 properties.register_profile("patient", deadline=None)  # no property fails for being slow: the machine may be busy
 properties.load_profile("patient")
@@ -68,7 +68,7 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
     """Under `--dist loadgroup`: keep together what shares a system of its own."""
     if config.getvalue("dist") != "loadgroup":
         return None
-    from stack.scheduling import Together
+    from tests.stack.scheduling import Together
 
     return Together(config, log)
 

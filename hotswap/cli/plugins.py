@@ -106,6 +106,8 @@ def read_bundle(path: Path) -> Bundle:
     """
     if path.is_dir():
         path = _built_in(path)
+    if path.exists() and not path.is_file():
+        raise UsageFault(f"{path} is not a regular file", "name the zip that `hotswap plugin build` made")
     try:
         with path.open("rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()

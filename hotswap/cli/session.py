@@ -6,6 +6,7 @@ code, or None for 0.
 
 import asyncio
 import inspect
+import signal
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Annotated, Any
@@ -120,10 +121,22 @@ def command(app: typer.Typer, name: str | None = None, examples: str = "") -> Ca
 def run(session: Session, start: Callable[[], Awaitable[int | None]]) -> int:
     """Run one command's coroutine; a CliError is printed and becomes its exit code, Ctrl-C becomes 130.
 
-    A file or a disk that refuses is a fault like any other: said in one line, with what to do.
+    SIGTERM and SIGHUP end it as Ctrl-C does (143, 129): temporary folders and processes of its own go first. A file or a
+    disk that refuses is a fault like any other: said in one line, with what to do.
     """
+    ended_by: list[signal.Signals] = []
 
     async def whole() -> int:
+        main = asyncio.current_task()
+        assert main is not None
+
+        def stop(caught: signal.Signals) -> None:
+            ended_by.append(caught)
+            main.cancel()
+
+        for caught in (signal.SIGTERM, signal.SIGHUP):
+            if signal.getsignal(caught) == signal.SIG_DFL:  # under nohup SIGHUP stays ignored
+                asyncio.get_running_loop().add_signal_handler(caught, stop, caught)
         return await start() or 0
 
     try:
@@ -139,3 +152,7 @@ def run(session: Session, start: Callable[[], Awaitable[int | None]]) -> int:
         return told.exit_code
     except KeyboardInterrupt:
         return INTERRUPTED
+    except asyncio.CancelledError:
+        if not ended_by:
+            raise
+        return 128 + ended_by[0]

@@ -7,6 +7,7 @@ hotswap.embedded runs the servers. Every step is a function of its own, so that 
 import asyncio
 import contextlib
 import logging
+import os
 import shutil
 import signal
 import sys
@@ -326,7 +327,7 @@ def _summarise(narrator: Narrator, seen: Seen, stack: EmbeddedStack, took: float
 def run_demo(data_dir: Path | None = None, keep: bool | None = None, examples_dir: Path | None = None) -> int:
     """The whole demo; the exit code: 0 = every claim held, 1 = one did not or it broke off, 130 = Ctrl-C in the middle.
 
-    `keep` None: stay up on a terminal. Without `data_dir` everything lives in a temporary directory, removed when the story went well.
+    A second Ctrl-C kills everything at once. `keep` None: stay up on a terminal. Without `data_dir` everything lives in a temporary directory, removed when the story went well.
     """
     die_with_parent()
     narrator = Narrator()
@@ -334,12 +335,23 @@ def run_demo(data_dir: Path | None = None, keep: bool | None = None, examples_di
     stay = sys.stdout.isatty() if keep is None else keep
     root = data_dir.absolute() if data_dir else Path(tempfile.mkdtemp(prefix="hotswap-demo-"))
     held: list[bool] = []
+    stopping = False
+
+    def stop(main: "asyncio.Task[Any]") -> None:
+        nonlocal stopping
+        if stopping:
+            narrator.say(f"killed; logs and data stay in {root}")
+            os._exit(
+                130
+            )  # the children are tied to this process; what they still write keeps the folder from being removed
+        stopping = True
+        main.cancel()
 
     async def whole() -> None:
         main = asyncio.current_task()
         assert main is not None
-        for caught in (signal.SIGTERM, signal.SIGHUP):
-            asyncio.get_running_loop().add_signal_handler(caught, main.cancel)
+        for caught in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            asyncio.get_running_loop().add_signal_handler(caught, stop, main)
         await play(root, narrator, stay, find_examples(examples_dir), held.append)
 
     code = 1
@@ -355,6 +367,9 @@ def run_demo(data_dir: Path | None = None, keep: bool | None = None, examples_di
     if held:
         code = 0 if all(held) else 1
     if data_dir is None and code != 1:
+        signal.signal(
+            signal.SIGINT, signal.SIG_IGN
+        )  # everything has ended: one more Ctrl-C would only leave the folder
         shutil.rmtree(root)
     else:
         narrator.plain(f"logs and data: {root}")

@@ -54,7 +54,7 @@ async def settings(site: Site) -> Sequence[Finding]:
 
 
 def _advice(severity: Severity, what: str, why: str, remedy: str) -> Finding:
-    return Finding(check="settings", severity=severity, what=what, why=why, remedy=remedy)
+    return Finding(severity=severity, what=what, why=why, remedy=remedy)
 
 
 def _on_this_machine(address: str) -> bool:

@@ -35,7 +35,6 @@ async def artifacts(site: Site) -> Sequence[Finding]:
     if orphans:
         findings.append(
             Finding(
-                check="artifacts",
                 severity=Severity.NOTE,
                 what=f"{len(orphans)} objects under artifacts/ belong to no registered version (e.g. {min(orphans)})",
                 why="an upload that broke off leaves one; they cost storage, nothing else",
@@ -62,7 +61,6 @@ async def _read_through(site: Site, registered: Sequence[StoredArtifact]) -> lis
 def _bad(one: StoredArtifact, what: str) -> Finding:
     used = f"{one.used_by} needs it: a node that starts cannot load it" if one.used_by else "it cannot be deployed"
     return Finding(
-        check="artifacts",
         severity=Severity.CRITICAL if one.used_by else Severity.WARNING,
         what=f"{one.plugin} {one.version} ({one.status}) {what}",
         why=f"{used}; digests are compared at every load, so wrong bytes never run",

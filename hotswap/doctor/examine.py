@@ -62,15 +62,15 @@ def _needs_more(check: Check, unfit: dict[str, str]) -> str:
 
 async def _run(check: Check, site: Site) -> list[Finding]:
     try:
-        return bounded_findings(list(await check.run(site)))
+        found = bounded_findings(list(await check.run(site)))
     except (HotSwapError, ValidationError) as fault:
         said = fault.message if isinstance(fault, HotSwapError) else f"a row cannot be read: {fault.errors()[0]['msg']}"
-        return [
+        found = [
             Finding(
-                check=check.name,
                 severity=Severity.CRITICAL,
                 what=f"{check.about} could not be looked at: {said}",
                 why="what is not looked at may be broken",
                 remedy="mend what the message names, then run the doctor again",
             )
         ]
+    return [finding.model_copy(update={"check": check.name}) for finding in found]

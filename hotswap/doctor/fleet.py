@@ -32,7 +32,6 @@ async def nodes(site: Site) -> Sequence[Finding]:
             if served and not alive:
                 findings.append(
                     Finding(
-                        check="nodes",
                         severity=Severity.CRITICAL,
                         what=f"{environment} has routes of {served} plugins and no node that lives",
                         why="nobody serves its tenants",
@@ -76,7 +75,6 @@ async def sandbox(site: Site) -> Sequence[Finding]:
         if node.sandbox_tier == "none":
             findings.append(
                 Finding(
-                    check="sandbox",
                     severity=Severity.CRITICAL if node.environment is Environment.PRODUCTION else Severity.WARNING,
                     what=f"{node.node_id} ({node.environment}) runs plugins without isolation (tier none)",
                     why="a plugin there can read other tenants' data and the node's own secrets",
@@ -86,7 +84,6 @@ async def sandbox(site: Site) -> Sequence[Finding]:
         elif node.sandbox_tier in TIERS and TIERS.index(node.sandbox_tier) < TIERS.index(wanted):
             findings.append(
                 Finding(
-                    check="sandbox",
                     severity=Severity.WARNING,
                     what=f"{node.node_id} ({node.environment}) isolates by tier {node.sandbox_tier}, not {wanted}",
                     why="trials run under the tier that is set here, so they prove something else than what serves",
@@ -99,7 +96,6 @@ async def sandbox(site: Site) -> Sequence[Finding]:
     except SandboxUnavailable as fault:
         findings.append(
             Finding(
-                check="sandbox",
                 severity=Severity.CRITICAL,
                 what=f"sandbox tier {wanted} does not hold on this machine: {fault.message}",
                 why="a worker or node here runs no trial and no plugin",
@@ -114,7 +110,6 @@ async def sandbox(site: Site) -> Sequence[Finding]:
 
 def _away(node: NodeRecord, silent: timedelta) -> Finding:
     return Finding(
-        check="nodes",
         severity=Severity.WARNING,
         what=f"{node.node_id} ({node.environment}) has told nothing for {_span(silent)}",
         why="it takes no orders; the others of its environment carry its tenants",
@@ -126,7 +121,6 @@ def _away(node: NodeRecord, silent: timedelta) -> Finding:
 def _not_compared(environment: Environment, report: DriftReport | None) -> Finding:
     since = f"since {report.taken_at:%Y-%m-%d %H:%M} UTC" if report is not None else "yet"
     return Finding(
-        check="drift",
         severity=Severity.WARNING,
         what=f"nobody has compared what the nodes of {environment} run with its routes {since}",
         why="a node that serves another version than its route says would not be seen",
@@ -137,7 +131,6 @@ def _not_compared(environment: Environment, report: DriftReport | None) -> Findi
 
 def _different(item: DriftItem, environment: Environment) -> Finding:
     return Finding(
-        check="drift",
         severity=Severity.CRITICAL,
         what=f"{environment}: {item.text}",
         why="tenants on that node are not served as the routes say, and no running deployment explains it",

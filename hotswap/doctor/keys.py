@@ -27,7 +27,6 @@ async def signing_keys(site: Site) -> Sequence[Finding]:
             return []  # people come from an identity provider, and tenants by a gateway's token
         return [
             Finding(
-                check="signing-keys",
                 severity=Severity.CRITICAL if keys else Severity.WARNING,
                 what="HOTSWAP_AUTH__KEY_ENCRYPTION_KEY is not set here"
                 + (f", and {len(keys)} signing keys are sealed under one" if keys else ""),
@@ -42,7 +41,6 @@ async def signing_keys(site: Site) -> Sequence[Finding]:
         return []
     return [
         Finding(
-            check="signing-keys",
             severity=Severity.CRITICAL if len(shut) == len(keys) else Severity.WARNING,
             what=f"{len(shut)} of {len(keys)} signing keys do not open under HOTSWAP_AUTH__KEY_ENCRYPTION_KEY "
             f"(the first: {shut[0].kid})",
@@ -68,7 +66,6 @@ async def key_provider(site: Site) -> Sequence[Finding]:
                 return []
         return [
             Finding(
-                check="key-provider",
                 severity=Severity.CRITICAL,
                 what="tenants have secrets, but HOTSWAP_KEYS__PROVIDER is none here",
                 why="their plugins get no secrets on a node with these settings",
@@ -89,7 +86,6 @@ async def key_provider(site: Site) -> Sequence[Finding]:
         except Unavailable as fault:
             return [
                 Finding(
-                    check="key-provider",
                     severity=Severity.CRITICAL,
                     what=f"the key provider ({site.settings.keys.provider}) unwraps nothing: {fault.message}",
                     why="nodes that start give plugins no secrets; those that run have theirs in memory",
@@ -102,7 +98,6 @@ async def key_provider(site: Site) -> Sequence[Finding]:
                 example.setdefault(key.wrapped_by, key)
     return [
         Finding(
-            check="key-provider",
             severity=Severity.CRITICAL,
             what=f"{count} data keys wrapped by {wrapped_by} cannot be unwrapped (e.g. of tenant {example[wrapped_by].tenant})",
             why="the secrets of these tenants cannot be opened by anybody",

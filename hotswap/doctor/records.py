@@ -30,7 +30,6 @@ async def failed(site: Site) -> Sequence[Finding]:
         deployments = await looking.failed_last()
     return [
         Finding(
-            check="failed-deployments",
             severity=Severity.CRITICAL,
             what=f"{_named(one)} ended Failed: {one.error or 'no reason on record'}",
             why="even its undo could not finish: tenants may be on a version that nobody wants",
@@ -74,7 +73,6 @@ async def _state(client: Client, one: OpenDeployment) -> str:
 
 def _lost(one: OpenDeployment, state: str) -> Finding:
     return Finding(
-        check="workflows",
         severity=Severity.CRITICAL,
         what=f"{_named(one)} is {one.status} on record, but its workflow {one.workflow_id} is {state}",
         why="nothing carries it on: its step stays as it is, and nothing is undone (a terminated workflow undoes nothing)",
@@ -102,7 +100,6 @@ async def _unrecorded(site: Site, client: Client) -> list[Finding]:
         known = await looking.known_deployments(sorted(running))
     return [
         Finding(
-            check="workflows",
             severity=Severity.CRITICAL,
             what=f"workflow {running[deployment]} runs {deployment}, of which PostgreSQL has no record",
             why="PostgreSQL was restored from before it began, or another installation polls the same task queue: it "
@@ -145,7 +142,6 @@ def _endless(freeze: Freeze) -> bool:
 
 def _left_on(freeze: Freeze, what: str, lift: str) -> Finding:
     return Finding(
-        check="freezes",
         severity=Severity.WARNING,
         what=f"{what}; by {freeze.created_by} at {freeze.created_at:%Y-%m-%d %H:%M} UTC: {freeze.reason}",
         why="rollouts that run stand still, also the one that would mend something",
@@ -160,7 +156,6 @@ async def audit(site: Site) -> Sequence[Finding]:
         return []
     return [
         Finding(
-            check="audit",
             severity=Severity.CRITICAL,
             what=f"{unsealed} audit entries have no seal",
             why="somebody wrote past the chain, so the audit cannot prove what happened since",

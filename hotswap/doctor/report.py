@@ -21,7 +21,8 @@ class Severity(StrEnum):
 
 
 class Finding(Model):
-    check: str
+    check: str = ""
+    """The check's name, which hotswap.doctor.examine writes in."""
     severity: Severity
     what: str
     why: str

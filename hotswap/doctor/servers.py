@@ -41,7 +41,6 @@ async def postgres(site: Site) -> Sequence[Finding]:
     except Unavailable as fault:
         return [
             Finding(
-                check="postgres",
                 severity=Severity.CRITICAL,
                 what=fault.message,
                 why="the registry, the routes and the record are there; nodes serve on, nothing else works",
@@ -52,7 +51,6 @@ async def postgres(site: Site) -> Sequence[Finding]:
         return []
     return [
         Finding(
-            check="postgres",
             severity=Severity.WARNING,
             what=f"PostgreSQL is version {version}",
             why=f"HotSwap is made for and tested with {OLDEST_POSTGRES} and later",
@@ -70,7 +68,6 @@ async def schema(site: Site) -> Sequence[Finding]:
     if found is not None and not runner.knows(found):
         return [
             Finding(
-                check="schema",
                 severity=Severity.WARNING,
                 what=f"the schema is at {found}, which this release ({head}) does not know: a newer release made it",
                 why="this release works on the next one's schema, so this is right in the middle of an upgrade only",
@@ -79,7 +76,6 @@ async def schema(site: Site) -> Sequence[Finding]:
         ]
     return [
         Finding(
-            check="schema",
             severity=Severity.CRITICAL,
             what=f"the schema is at {found or 'no revision at all'}, this release needs {head}",
             why="code that meets an older schema answers with errors",
@@ -94,7 +90,6 @@ async def redis(site: Site) -> Sequence[Finding]:
     except Unavailable as fault:
         return [
             Finding(
-                check="redis",
                 severity=Severity.WARNING,
                 what=fault.message,
                 why="rate limits are counted by each api for itself, and watchers look once a second; nothing is lost",
@@ -111,7 +106,6 @@ async def object_store(site: Site) -> Sequence[Finding]:
     except Unavailable as fault:
         return [
             Finding(
-                check="object-store",
                 severity=Severity.CRITICAL,
                 what=fault.message,
                 why="no upload, no trial and no load of a version that a node has not cached",
@@ -121,7 +115,6 @@ async def object_store(site: Site) -> Sequence[Finding]:
     if not exists:
         return [
             Finding(
-                check="object-store",
                 severity=Severity.CRITICAL,
                 what=f"the bucket '{bucket}' does not exist at {site.settings.minio.endpoint}",
                 why="every artifact is kept there",
@@ -132,7 +125,6 @@ async def object_store(site: Site) -> Sequence[Finding]:
         return []
     return [
         Finding(
-            check="object-store",
             severity=Severity.WARNING,
             what=f"the bucket '{bucket}' keeps no versions of its objects",
             why="an artifact that somebody overwrites or deletes is gone for good",
@@ -152,7 +144,6 @@ async def temporal_server(site: Site) -> Sequence[Finding]:
     except (Unavailable, RPCError) as fault:
         return [
             Finding(
-                check="temporal",
                 severity=Severity.CRITICAL,
                 what=f"namespace '{settings.namespace}' at {settings.address} cannot be used: {_said(fault)}",
                 why="rollouts stand still and none can be started; nodes serve on",
@@ -165,7 +156,6 @@ async def temporal_server(site: Site) -> Sequence[Finding]:
     if missing:
         findings.append(
             Finding(
-                check="temporal",
                 severity=Severity.CRITICAL,
                 what=f"namespace '{settings.namespace}' has no search attributes {', '.join(missing)}",
                 why="a rollout that sets one stands still, and lists by it stay empty",
@@ -176,7 +166,6 @@ async def temporal_server(site: Site) -> Sequence[Finding]:
     if isinstance(kept, Duration) and kept.ToTimedelta() < SHORTEST_RETENTION:
         findings.append(
             Finding(
-                check="temporal",
                 severity=Severity.WARNING,
                 what=f"namespace '{settings.namespace}' forgets closed rollouts after {_days(kept.ToTimedelta())}",
                 why="what went wrong last week can then not be looked at in the Web UI (PostgreSQL keeps the record)",
@@ -192,7 +181,6 @@ def _certificate(site: Site) -> list[Finding]:
         return []
     return [
         Finding(
-            check="temporal",
             severity=Severity.WARNING,
             what=f"our client certificate for Temporal runs out at {ends:%Y-%m-%d %H:%M} UTC",
             why="from then on api, worker and nodes cannot connect; rollouts stand still",
@@ -213,7 +201,6 @@ async def worker(site: Site) -> Sequence[Finding]:
     if polled is None or site.clock() - polled > POLLED_WITHIN:
         return [
             Finding(
-                check="worker",
                 severity=Severity.CRITICAL,
                 what=f"no worker polls the task queue '{settings.task_queue}' in namespace '{settings.namespace}'",
                 why="every rollout stands still",
@@ -224,7 +211,6 @@ async def worker(site: Site) -> Sequence[Finding]:
     if known and not any(build.status == "current" for build in known):
         return [
             Finding(
-                check="worker",
                 severity=Severity.CRITICAL,
                 what=f"no build of '{settings.deployment_name}' is current: {', '.join(b.build_id for b in known[:3])}",
                 why="workers with builds get nothing to do until one is: no new rollout moves",
@@ -256,7 +242,6 @@ def _skew(whose: str, told: datetime, before: datetime, site: Site, coarse: time
     ahead = "ahead of" if off > timedelta(0) else "behind"
     return [
         Finding(
-            check="clock",
             severity=Severity.CRITICAL if abs(off) > tolerated else Severity.WARNING,
             what=f"the clock of {whose} is {abs(off.total_seconds()):.1f} s {ahead} this machine's",
             why=f"tokens tolerate {tolerated.total_seconds():g} s, presigned uploads and freezes go by these clocks",

@@ -7,6 +7,7 @@ Files are 0600, folders 0700: the generated credentials are in them.
 import fcntl
 import json
 import os
+import re
 import secrets
 import tempfile
 from pathlib import Path
@@ -15,6 +16,11 @@ from typing import Any, TextIO
 from hotswap.domain.errors import HotSwapError
 
 STACK_FILE = "stack.json"
+
+UNUSABLE = re.compile(r'["\\%?#\x00-\x1f\x7f]')
+"""What ends a path early, or means something else, in Valkey's configuration and in Temporal's name of its SQLite file."""
+
+ANOTHER = "choose another with --data-dir or HOTSWAP_HOME"
 
 
 class StackError(HotSwapError):
@@ -44,9 +50,16 @@ class DataDir:
         """
         self._make_folders()
         try:
-            lock = os.open(self.root / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            return self._acquire()
         except OSError as fault:
+            if self._lock is not None:
+                os.close(self._lock)
+                self._lock = None
             raise self._unusable(fault) from fault
+
+    def _acquire(self) -> bool:
+        # NOFOLLOW: what a link in a folder that somebody else made points at would be truncated.
+        lock = os.open(self.root / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -55,10 +68,10 @@ class DataDir:
             raise DataDirBusy(
                 f"{self.root} is in use by the stack of process {holder}; stop that one, or choose another --data-dir"
             ) from None
-        os.truncate(lock, 0)
-        os.pwrite(lock, f"{os.getpid()}\n".encode("ascii"), 0)
         self._lock = lock
         self.held = True
+        os.truncate(lock, 0)
+        os.pwrite(lock, f"{os.getpid()}\n".encode("ascii"), 0)
         for leftover in self.run.iterdir():
             leftover.unlink()
         crashed = self.stack_file.exists()
@@ -99,6 +112,8 @@ class DataDir:
         return str(known[name])
 
     def _make_folders(self) -> None:
+        if (odd := UNUSABLE.search(str(self.root))) is not None:
+            raise StackError(f"cannot use {str(self.root)!r}: not all servers take a path with {odd[0]!r}; {ANOTHER}")
         try:
             for folder in (self.root, self.logs, self.run):
                 folder.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -106,18 +121,19 @@ class DataDir:
             raise self._unusable(fault) from fault
 
     def _unusable(self, fault: OSError) -> StackError:
-        return StackError(f"cannot use {self.root}: {fault.strerror}; choose another with --data-dir or HOTSWAP_HOME")
+        where = f" ({fault.filename})" if fault.filename not in (None, str(self.root)) else ""
+        return StackError(f"cannot use {self.root}: {fault.strerror}{where}; mend that, or {ANOTHER}")
 
 
 def read_json(path: Path) -> dict[str, Any]:
     """The object in the file, or an empty one when there is no file. Raises StackError when it is broken."""
     try:
-        text = path.read_text(encoding="utf-8")
+        content = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return {}
-    try:
-        content = json.loads(text)
-    except ValueError as fault:
+    except OSError as fault:
+        raise StackError(f"{path} cannot be read: {fault.strerror}") from fault
+    except (ValueError, RecursionError) as fault:
         raise StackError(f"{path} is not JSON ({fault}); remove it to have it made anew") from fault
     if not isinstance(content, dict):
         raise StackError(f"{path} holds no JSON object; remove it to have it made anew")

@@ -21,11 +21,14 @@ _TRIES = 2000
 
 
 class Ports:
-    """Names to port numbers, remembered in the data directory."""
+    """Names to port numbers, remembered in the data directory. Raises StackError when what is remembered is none."""
 
     def __init__(self, data: DataDir) -> None:
         self._path = data.root / "ports.json"
-        self._known: dict[str, int] = {name: int(port) for name, port in read_json(self._path).items()}
+        self._known: dict[str, int] = read_json(self._path)
+        wrong = [name for name, port in self._known.items() if type(port) is not int or not 0 < port < 65536]
+        if wrong:
+            raise StackError(f"{self._path} gives {wrong[0]} no port; remove it to have them chosen anew")
 
     async def settle(self, names: list[str], patience: float) -> list[str]:
         """Give every name a free port: the remembered one where it still is free. Returns the names that had to move.

@@ -122,6 +122,8 @@ class PostgresServer:
     def _check_version(self) -> None:
         """A data folder belongs to one major version. Raises StackError."""
         made_by, runs = self._made_by(), self.binary.version()[0]
+        if made_by is None:
+            raise StackError(f"{self._folder} is no data folder of PostgreSQL's: remove it, or use another --data-dir")
         if made_by != runs:
             raise StackError(
                 f"{self._folder} was made by PostgreSQL {made_by}, but {self.binary.path} is {runs}; point "

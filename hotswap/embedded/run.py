@@ -56,6 +56,9 @@ def run_up(
     except HotSwapError as fault:
         sys.stderr.write(f"{fault.message}\n")
         return 1
+    except OSError as fault:  # a full disk, a file of the data directory that is not what it should be
+        sys.stderr.write(f"cannot use {data.root}: {fault}; see that all in it can be written and its disk has room\n")
+        return 1
     return 0
 
 

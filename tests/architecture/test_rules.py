@@ -111,11 +111,26 @@ def test_no_file_names_a_package_index() -> None:
     assert offenders == []
 
 
-def test_every_pinned_package_has_hashes() -> None:
-    lock = (PROJECT / "requirements" / "dev.lock").read_text(encoding="utf-8")
-    entries = re.split(r"\n(?=[a-z0-9])", lock)
-    assert len(entries) > 40
-    assert [entry.splitlines()[0] for entry in entries if "==" in entry and "--hash=sha256:" not in entry] == []
+def _pins(lock: Path) -> list[str]:
+    entries = re.split(r"\n(?=[a-z0-9])", lock.read_text(encoding="utf-8"))
+    return [entry for entry in entries if "==" in entry.splitlines()[0]]
+
+
+@pytest.mark.parametrize("name", ["dev", "production", "build", "rivals"])
+def test_every_pinned_package_has_hashes(name: str) -> None:
+    pins = _pins(PROJECT / "requirements" / f"{name}.lock")
+    assert pins
+    assert [pin.splitlines()[0] for pin in pins if "--hash=sha256:" not in pin] == []
+
+
+def test_rivals_change_no_package_that_is_installed_already() -> None:
+    """`make rivals` installs into the same .venv: what it shares with make install is of the same version."""
+    dev, rivals = (
+        {pin.split()[0].partition("==")[0]: pin.split()[0] for pin in _pins(PROJECT / "requirements" / f"{name}.lock")}
+        for name in ("dev", "rivals")
+    )
+    assert "gunicorn" in rivals.keys() - dev.keys()
+    assert {name: pin for name, pin in rivals.items() if dev.get(name, pin) != pin} == {}
 
 
 def test_workflows_import_nothing_that_does_io() -> None:

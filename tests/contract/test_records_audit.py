@@ -42,7 +42,7 @@ def checked(sealed: list[SealedEntry], start: Head | None = None) -> ChainCheck:
 
 def checkpoint(position: int, hash_: str, previous: str = "", **more: object) -> Checkpoint:
     given = {"position": position, "hash": hash_, "created_by": "admin", "created_at": EPOCH, "reason": "x"} | more
-    return sign(Checkpoint(previous_signature=previous, **given), "k" * 32)  # type: ignore[arg-type]
+    return sign(Checkpoint(previous_signature=previous, **given), "k" * 32)
 
 
 async def test_every_entry_is_sealed_to_the_one_before(unit_of_work: UnitOfWorkFactory) -> None:

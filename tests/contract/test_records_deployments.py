@@ -257,7 +257,7 @@ async def test_what_cannot_be_stored_is_named(unit_of_work: UnitOfWorkFactory, o
         ]
         for field, attempt in attempts:
             with pytest.raises(InvalidInput) as caught:
-                await attempt()  # type: ignore[no-untyped-call]
+                await attempt()
             assert [fault.field for fault in caught.value.faults] == [field]
         await uow.commit()
     assert await stored(unit_of_work, opened) == opened

@@ -148,11 +148,14 @@ async def test_what_is_given_up_keeps_its_last_error(unit_of_work: UnitOfWorkFac
 
 async def test_the_log_is_newest_first_and_filtered(unit_of_work: UnitOfWorkFactory) -> None:
     notice = make_notice()
+    changes: list[dict[str, Any]] = [
+        {},
+        {"rule_id": "other"},
+        {"kind": NoticeKind.TEST, "status": FAILED, "finished_at": EPOCH},
+    ]
     made = [
-        make_delivery(notice.event_id, created_at=EPOCH + timedelta(seconds=number), **changes)
-        for number, changes in enumerate(
-            [{}, {"rule_id": "other"}, {"kind": NoticeKind.TEST, "status": FAILED, "finished_at": EPOCH}]
-        )
+        make_delivery(notice.event_id, created_at=EPOCH + timedelta(seconds=number), **more)
+        for number, more in enumerate(changes)
     ]
     async with unit_of_work() as uow:
         await uow.notifications.announce(notice)

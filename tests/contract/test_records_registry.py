@@ -261,7 +261,7 @@ async def test_text_that_cannot_be_stored_names_its_field(unit_of_work: UnitOfWo
         }
         for field, attempt in attempts.items():
             with pytest.raises(InvalidInput) as caught:
-                await attempt()  # type: ignore[no-untyped-call]
+                await attempt()
             assert [fault.field for fault in caught.value.faults] == [field]
         with pytest.raises(InvalidInput, match="name"):
             await uow.plugins.delete(text)

@@ -266,6 +266,6 @@ async def test_what_cannot_be_stored_is_named(registered: UnitOfWorkFactory) -> 
         ]
         for field, attempt in attempts:
             with pytest.raises(InvalidInput) as caught:
-                await attempt()  # type: ignore[no-untyped-call]
+                await attempt()
             assert [fault.field for fault in caught.value.faults] == [field]
         assert await uow.routes.current(DEV, PLUGIN) is None

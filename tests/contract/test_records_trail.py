@@ -124,6 +124,6 @@ async def test_what_cannot_be_stored_is_named(unit_of_work: UnitOfWorkFactory) -
         ]
         for field, attempt in attempts:
             with pytest.raises(InvalidInput) as caught:
-                await attempt()  # type: ignore[no-untyped-call]
+                await attempt()
             assert [fault.field for fault in caught.value.faults] == [field]
         assert await uow.audit.list(None, None, Page()) == ([], 0)

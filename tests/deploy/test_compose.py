@@ -143,7 +143,7 @@ def test_every_password_is_asked_for_and_made() -> None:
 
 def test_the_passwords_file_is_its_owners_alone_and_never_written_twice(tmp_path: Path) -> None:
     target = tmp_path / ".env"
-    command = [sys.executable, ROOT / "deploy/compose/make_env.py", target]
+    command = [sys.executable, str(ROOT / "deploy/compose/make_env.py"), str(target)]
     old = os.umask(0)
     try:
         subprocess.run(command, check=True, capture_output=True, timeout=60)

@@ -7,7 +7,6 @@ import asyncio
 import json
 import os
 import re
-import shutil
 import socket
 import subprocess
 import sys
@@ -30,6 +29,7 @@ from hotswap.node.figures import FigureBook, Result
 from hotswap.node.router import Router
 from hotswap.node.usage import CpuShares
 from tests.deploy.files import ROOT, document
+from tests.stack.promtool import find_promtool
 from tests.unit.node_fakes import FakeLauncher, make_supervisor, order
 from workflows.catalog import DEPLOYMENT_WORKFLOWS
 
@@ -198,13 +198,11 @@ def test_a_dashboard_is_whole(path: Path) -> None:
 
 
 def test_the_rules_hold_on_recorded_series() -> None:
-    program = shutil.which("promtool") or shutil.which("promtool", path=str(Path(sys.executable).parent))
-    if program is None:
-        pytest.skip("no promtool here (make promtool): the alert rules were not run on their series")
+    program = find_promtool()
     for arguments in (
-        ["check", "rules", RULES],
-        ["check", "config", "--syntax-only", ROOT / "deploy/compose/prometheus.yaml"],
-        ["test", "rules", ROOT / "dashboards/rules/tests/hotswap.test.yaml"],
+        ["check", "rules", str(RULES)],
+        ["check", "config", "--syntax-only", str(ROOT / "deploy/compose/prometheus.yaml")],
+        ["test", "rules", str(ROOT / "dashboards/rules/tests/hotswap.test.yaml")],
     ):
         done = subprocess.run([program, *arguments], capture_output=True, text=True, timeout=120, check=False)
         assert done.returncode == 0, done.stdout + done.stderr

@@ -8,7 +8,7 @@ import re
 import shutil
 import subprocess
 from collections.abc import Iterator
-from ipaddress import ip_network
+from ipaddress import IPv4Network
 from pathlib import Path
 from typing import Any
 
@@ -339,9 +339,9 @@ def test_traffic_is_denied_unless_a_policy_says_otherwise(manifests: list[Manife
                     }
                     assert {port["port"] for port in rule["ports"]} <= open_there
                 if "ipBlock" in peer:
-                    closed = [ip_network(network) for network in peer["ipBlock"]["except"]]
+                    closed = [IPv4Network(network) for network in peer["ipBlock"]["except"]]
                     for private in ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "169.254.169.254/32"):
-                        assert any(ip_network(private).subnet_of(network) for network in closed)
+                        assert any(IPv4Network(private).subnet_of(network) for network in closed)
     settings: dict[str, Any] = next(iter(of_kind(manifests, "ConfigMap")))["data"]
     reachable = {port["port"] for rule in policies["hotswap-dependencies"]["egress"] for port in rule["ports"]}
     for name in ("HOTSWAP_MINIO__ENDPOINT", "HOTSWAP_TEMPORAL__ADDRESS", "HOTSWAP_TELEMETRY__OTLP_ENDPOINT"):

@@ -26,7 +26,7 @@ from schemathesis.generation import GenerationMode
 from schemathesis.specs.openapi import checks as openapi_checks
 
 from api.services.aftercare import DriftService
-from hotswap.adapters.key_providers import LocalKeyProvider
+from hotswap.adapters.local_keys import LocalKeyProvider
 from hotswap.domain.deployment import Role
 from tests.http.site import API, PEOPLE, Site, make_site
 from tests.http.test_api_aftercare import Bare, Desk
@@ -230,7 +230,7 @@ def judge(world: World, case: Any, person: str) -> list[str]:
 
 def _excluded(case: Any, person: str) -> list[Any]:
     """Checks that do not fit this request: what rules refuse, and what is open anyway."""
-    excluded = []
+    excluded: list[Any] = []
     if case.operation.label in REFUSED_BY_RULES_THAT_NO_SCHEMA_TELLS:
         excluded.append(openapi_checks.positive_data_acceptance)
     if person == "nobody" or case.operation.label in WITHOUT_TOKEN:

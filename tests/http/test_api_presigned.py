@@ -112,5 +112,6 @@ async def test_an_upload_is_begun_only_for_what_can_be_registered(site: Site) ->
     most = site.container.settings.max_presigned_bytes
     error_of(await begin(site, version="2.0.0", sizeBytes=most + 1), 413, "PAYLOAD_TOO_LARGE")
     for field, wrong in (("version", "two"), ("digest", "ABC"), ("sizeBytes", 0)):
-        assert field in fields_of(error_of(await begin(site, **{field: wrong}), 400, "VALIDATION_ERROR"))
+        more: dict[str, Any] = {field: wrong}
+        assert field in fields_of(error_of(await begin(site, **more), 400, "VALIDATION_ERROR"))
     assert site.records.committed.uploads == {}

@@ -69,7 +69,12 @@ async def test_a_sandbox_is_made_with_the_platforms_limits(site: Site) -> None:
 
 async def test_what_was_asked_for_replaces_the_manifests_limits(site: Site) -> None:
     await site.ship()
-    asked = {"ttl": "PT10M", "executionTimeout": "PT2S", "environment": "QA", "resources": {"memoryMb": 128}}
+    asked: dict[str, Any] = {
+        "ttl": "PT10M",
+        "executionTimeout": "PT2S",
+        "environment": "QA",
+        "resources": {"memoryMb": 128},
+    }
     body = (await create(site, **asked)).json()
     assert (body["environment"], body["executionTimeout"], body["resources"]["memoryMb"]) == ("QA", "PT2S", 128)
     assert body["resources"]["cpuSeconds"] == 60

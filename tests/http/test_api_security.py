@@ -187,10 +187,12 @@ def test_every_route_declares_its_roles_and_its_limit(tmp_path: Any) -> None:
             if gates and isinstance(gates[0], OpenGate):
                 open_gates[name] = gates[0].limit_of(method)
                 continue
-            assert not gates or isinstance(gates[0], RoleGate)
-            declared[name] = (gates[0].roles or ALL) if gates else None
-            if gates:
-                limits[name] = gates[0].limit_of(method)
+            if not gates:
+                declared[name] = None
+                continue
+            assert isinstance(gates[0], RoleGate)
+            declared[name] = gates[0].roles or ALL
+            limits[name] = gates[0].limit_of(method)
     assert {name for name, roles in declared.items() if roles is None} == OPEN
     assert open_gates == WITHOUT_TOKEN
     assert {name: roles for name, roles in declared.items() if roles is not None} == ROLES
@@ -246,7 +248,7 @@ async def test_a_wrong_token_is_a_401_that_says_how(site: Site, header: str) -> 
 
 async def test_the_caller_is_known_before_the_body_is_read(site: Site) -> None:
     for body in (b'{"wrong": 1}', b"{", b"\xff" * 100):
-        content = {"content": body, "headers": {"Content-Type": "application/json"}}
+        content: dict[str, Any] = {"content": body, "headers": {"Content-Type": "application/json"}}
         error_of(await site.nobody.post(f"{API}/plugins", **content), 401, "UNAUTHORIZED")
         error_of(await site.viewer.post(f"{API}/plugins", **content), 403, "FORBIDDEN")
         error_of(await site.admin.post(f"{API}/plugins", **content), 400, "VALIDATION_ERROR")

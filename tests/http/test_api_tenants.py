@@ -57,7 +57,8 @@ async def site(tmp_path: Path, wrapping: Wrapping) -> AsyncIterator[Site]:
             )
             made.clients[user] = await stack.enter_async_context(client)
         await made.register()
-        for version, more in (("1.0.0", {}), ("2.0.0", {"configurationSchema": SCHEMA})):
+        manifests: dict[str, dict[str, Any]] = {"1.0.0": {}, "2.0.0": {"configurationSchema": SCHEMA}}
+        for version, more in manifests.items():
             answer = await made.admin.post(
                 f"{API}/plugins/greeter/versions",
                 data={"version": version},

@@ -116,7 +116,7 @@ def test_a_token_that_is_about_to_expire_is_renewed_once_by_many_commands(ada: R
         renewed = set(pool.map(lambda _: file.renew(file.find()), range(8)))  # type: ignore[arg-type]
     assert len(renewed) == 1, "a second refresh with the same token would look like theft"
     assert renewed.pop().refresh_token != old.refresh_token
-    file.save(replace(file.find(), expires_at="nonsense"))  # type: ignore[type-var]
+    file.save(replace(old, expires_at="nonsense"))
     assert ada("whoami")[0] == 0
     assert not file.find().is_due(datetime.now(UTC))  # type: ignore[union-attr]
 

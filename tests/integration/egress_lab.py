@@ -10,10 +10,9 @@ from ipaddress import ip_network
 from pathlib import Path
 from typing import Any
 
-from host_lab import launched, spec_of_source
-
 from hotswap.runtime.egress import EgressPolicy
 from hotswap.runtime.handle import ZygoteHost
+from tests.integration.host_lab import launched, spec_of_source
 
 ANONYMOUS = "AECDH-AES256-SHA:ADH-AES256-SHA:@SECLEVEL=0"
 """TLS without a certificate, so that none need be made: what counts here is that it ends in the plugin."""

@@ -88,7 +88,7 @@ class Replies:
         return self.got
 
 
-async def until(condition: Callable[[], bool]) -> None:
+async def until(condition: Callable[..., bool]) -> None:
     """Wait for something that cannot call back, such as another process."""
     async with asyncio.timeout(SOON.total_seconds()):
         while not condition():
@@ -125,8 +125,9 @@ def leaves_nothing() -> Iterator[None]:
     before = count()
     yield
     after = count()
-    left = [now - then for then, now in zip(before, after, strict=True)]
-    assert not any(left), f"left behind: descriptors {left[0]}, threads {left[1]}, processes {left[2]}"
+    descriptors, threads, processes = after[0] - before[0], after[1] - before[1], after[2] - before[2]
+    left = f"left behind: descriptors {descriptors}, threads {threads}, processes {processes}"
+    assert not any((descriptors, threads, processes)), left
 
 
 def _target(fd: Path) -> str:

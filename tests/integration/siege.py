@@ -13,9 +13,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from host_lab import ask, spec_of, spec_of_source
-
 from hotswap.runtime.launcher import ZygoteLauncher
+from tests.integration.host_lab import ask, spec_of, spec_of_source
 
 _NEIGHBOUR = """
     SECRET = "of another tenant"

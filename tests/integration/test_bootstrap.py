@@ -22,7 +22,7 @@ from tests.http.site import API, KEY_ENCRYPTION_KEY, error_of
 
 pytestmark = pytest.mark.stack
 ROOT = Path(__file__).resolve().parents[2]
-AUTH = AuthSettings(key_encryption_key=SecretStr(KEY_ENCRYPTION_KEY), key_activation=0)  # type: ignore[arg-type]
+AUTH = AuthSettings(key_encryption_key=SecretStr(KEY_ENCRYPTION_KEY), key_activation=0)
 PASSWORD = "a password of some length"
 
 

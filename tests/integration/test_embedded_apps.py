@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from stack.supervised import OwnStack, eventually, gone, processes_of
+
+from tests.stack.supervised import OwnStack, eventually, gone, processes_of
 
 pytestmark = pytest.mark.xdist_group("embedded-apps")  # one stack for the whole module
 

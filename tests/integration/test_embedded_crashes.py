@@ -7,10 +7,10 @@ import minio
 import psycopg
 import pytest
 import redis
-from stack.supervised import OwnStack
 
 from hotswap.config_temporal import TemporalSettings
 from hotswap.temporal import connect
+from tests.stack.supervised import OwnStack
 
 pytestmark = pytest.mark.xdist_group("embedded-crashes")  # one stack for the whole module
 

@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import psycopg
-from stack.supervised import OwnStack
+
+from tests.stack.supervised import OwnStack
 
 
 def test_external_servers_are_used_and_prepared_but_not_started(

@@ -8,7 +8,9 @@ import sys
 from pathlib import Path
 
 import psycopg
-from stack.supervised import OwnStack, gone, processes_of
+import pytest
+
+from tests.stack.supervised import OwnStack, gone, processes_of
 
 
 def test_a_stop_leaves_no_process_and_a_restart_finds_ports_credentials_and_data(tmp_path: Path) -> None:
@@ -117,3 +119,20 @@ def _socket_inodes(pids: set[int]) -> set[str]:
             if target.startswith("socket:["):
                 inodes.add(target.removeprefix("socket:[").removesuffix("]"))
     return inodes
+
+
+@pytest.mark.parametrize(
+    ("left", "told"), [("temporal", "temporal'; see that all in it can be written"), ("postgres/", "no data folder")]
+)
+def test_a_folder_with_something_else_in_it_is_refused_in_a_line_and_nothing_is_left(
+    tmp_path: Path, left: str, told: str
+) -> None:
+    data = tmp_path / "data"
+    data.mkdir()
+    (data / left).mkdir() if left.endswith("/") else (data / left).touch()
+    command = [sys.executable, "-m", "hotswap.embedded", "--data-dir", str(data), "--servers-only"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 1
+    assert told in done.stderr
+    assert "Traceback" not in done.stderr
+    gone(data)

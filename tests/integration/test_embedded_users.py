@@ -9,9 +9,9 @@ from pathlib import Path
 
 import psycopg
 import pytest
-from stack.supervised import OwnStack, gone
 
 from hotswap.embedded.parts import DROP_ROOT, LAUNCHER
+from tests.stack.supervised import OwnStack, gone
 
 NOBODY = 65534
 

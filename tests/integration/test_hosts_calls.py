@@ -5,17 +5,18 @@ import json
 from collections.abc import AsyncIterator
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 import pytest_asyncio
 import uvloop
-from host_lab import SOON, Replies, ask, launched, spec_of, spec_of_source, until
 
 from hotswap.domain.errors import HostFailed, NotFound, PluginError
 from hotswap.domain.manifest import Resources
 from hotswap.runtime import channel as channel_module
 from hotswap.runtime.handle import ZygoteHost
 from hotswap.runtime.host import MAX_POOL_THREADS
+from tests.integration.host_lab import SOON, Replies, ask, launched, spec_of, spec_of_source, until
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
@@ -153,7 +154,7 @@ async def test_a_late_call_times_out_and_its_late_answer_is_dropped(worker: Zygo
 async def test_200_concurrent_calls_each_get_their_own_answer(worker: ZygoteHost) -> None:
     async def call(number: int) -> None:
         method = ("echo", "echo_async", "sleep_async")[number % 3]
-        parameters = {"seconds": 0.01, "number": number}
+        parameters: dict[str, Any] = {"seconds": 0.01, "number": number}
         expected = "slept" if method == "sleep_async" else parameters
         assert await ask(worker, method, **parameters) == expected
 

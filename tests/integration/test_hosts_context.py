@@ -5,9 +5,9 @@ import time
 from pathlib import Path
 
 import pytest
-from host_lab import SOON, Replies, launched, spec_of_source, until
 
 from hotswap.runtime import protocol
+from tests.integration.host_lab import SOON, Replies, launched, spec_of_source, until
 
 TRACE = "0af7651916cd43dd8448eb211c80319c"
 PARENT = f"00-{TRACE}-b7ad6b7169203331-01".encode()

@@ -7,17 +7,18 @@ import socket
 import ssl
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
 import uvloop
-from egress_lab import ANONYMOUS, LOOPBACK, RESOLVE, Server, granted, serving
-from host_lab import ask, launched, leaves_nothing, spec_of, until
 
 from hotswap.domain.errors import HostFailed, PluginError
 from hotswap.runtime import egress as egress_module
 from hotswap.runtime.egress import EgressPolicy
 from hotswap.runtime.handle import ZygoteHost
+from tests.integration.egress_lab import ANONYMOUS, LOOPBACK, RESOLVE, Server, granted, serving
+from tests.integration.host_lab import ask, launched, leaves_nothing, spec_of, until
 
 TIERS = ("standard", "strong")
 
@@ -38,7 +39,7 @@ def descriptors() -> int:
     return sum(1 for _ in Path("/proc/self/fd").iterdir())
 
 
-async def refusal(host: ZygoteHost, method: str, **parameters: object) -> str:
+async def refusal(host: ZygoteHost, method: str, **parameters: Any) -> str:
     with pytest.raises(PluginError) as caught:
         await ask(host, method, **parameters)
     assert caught.value.kind == "PermissionError"

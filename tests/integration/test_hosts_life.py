@@ -12,7 +12,14 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
-from host_lab import (
+
+from hotswap.domain.errors import HostFailed
+from hotswap.domain.manifest import Resources
+from hotswap.runtime import output, protocol
+from hotswap.runtime.exits import Exit
+from hotswap.runtime.handle import ZygoteHost
+from hotswap.runtime.launcher import ZygoteLauncher
+from tests.integration.host_lab import (
     SOON,
     Replies,
     alive,
@@ -25,13 +32,6 @@ from host_lab import (
     spec_of_source,
     until,
 )
-
-from hotswap.domain.errors import HostFailed
-from hotswap.domain.manifest import Resources
-from hotswap.runtime import output, protocol
-from hotswap.runtime.exits import Exit
-from hotswap.runtime.handle import ZygoteHost
-from hotswap.runtime.launcher import ZygoteLauncher
 
 
 @pytest.mark.parametrize(
@@ -228,7 +228,7 @@ def test_everything_dies_with_the_node() -> None:
     script = """
 import asyncio, sys
 sys.path[:0] = sys.argv[1:]
-from host_lab import spec_of
+from tests.integration.host_lab import spec_of
 from hotswap.runtime.launcher import ZygoteLauncher
 async def main():
     launcher = ZygoteLauncher("standard", 2048)

@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from host_lab import SOON, ask, launched, spec_of_source, until
 
 from hotswap.adapters.memory.tenant_settings import MemoryTenantSettings
 from hotswap.domain.errors import PluginError
 from hotswap.domain.permissions import SECRETS_READ
 from hotswap.runtime import tenant_ledger
 from hotswap.runtime.handle import ZygoteHost
+from tests.integration.host_lab import SOON, ask, launched, spec_of_source, until
 
 SECRET = "s3cret-of-acme/Zm9v"
 
@@ -105,7 +105,7 @@ async def test_a_call_keeps_what_it_began_with(tmp_path: Path) -> None:
         host.submit("slow", "acme", b"{}", 60.0, lambda reply: answers.append(json.loads(reply.body)))
         tenants.put("acme", "made", {"n": 2})
         assert await by(host, "acme", "config") == {"n": 2}
-        await until(lambda: answers)
+        await until(lambda: bool(answers))
         assert answers == [[1, 1]]
 
 

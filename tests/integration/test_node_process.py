@@ -211,7 +211,7 @@ async def make_node(
 
         def make(**variables: str) -> Node:
             url = new_database(migrated=True)
-            database = Database(PostgresSettings(url=url))  # type: ignore[arg-type]
+            database = Database(PostgresSettings(url=url))
             parts.push_async_callback(database.close)
             folder = tmp_path / f"node-{len(made)}"
             folder.mkdir()

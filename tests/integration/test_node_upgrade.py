@@ -115,6 +115,7 @@ async def test_a_next_process_that_dies_before_it_serves_leaves_the_one_before_s
     await node.start()
     serving, record = node.process, await node.record()
     assert serving is not None
+    assert record is not None
     url = node.environment["HOTSWAP_POSTGRES__URL"]
     async with traffic(node.url, "invoice", callers=1) as seen, await psycopg.AsyncConnection.connect(url) as holder:
         await holder.execute("SELECT * FROM nodes FOR UPDATE")  # the next one will stand before its own row
@@ -123,6 +124,7 @@ async def test_a_next_process_that_dies_before_it_serves_leaves_the_one_before_s
         async with asyncio.timeout(60), await psycopg.AsyncConnection.connect(url, autocommit=True) as watcher:
             while not await _waits_to_register(watcher):
                 await asyncio.sleep(0.02)
+        assert node.process is not None
         family = children_of(node.process.pid)
         assert len(family) > 1, "it has loaded what it wants to serve"
         await node.stop(signal.SIGKILL)
@@ -135,6 +137,7 @@ async def test_a_next_process_that_dies_before_it_serves_leaves_the_one_before_s
         await eventually(lambda upto=seen.requests + 50: seen.requests >= upto, within=60)
     assert seen.refused == []
     again = await node.record()
+    assert again is not None
     assert (again.boot_id, serving.returncode) == (record.boot_id, None)
     assert await ended(await replace(node)) == 0  # the next one makes it
 

@@ -6,12 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from host_lab import leaves_nothing
 
 from hotswap.cli.main import app
 from hotswap.domain.errors import InvalidInput
 from hotswap.runtime.build import build_plugin, init_plugin
 from hotswap_plugin.testing import HostFailed, PluginError, run_plugin
+from tests.integration.host_lab import leaves_nothing
 
 MANIFEST: dict[str, Any] = {
     "name": "made",

@@ -10,7 +10,6 @@ from typing import Any
 
 import pytest
 import pytest_asyncio
-from host_lab import children_of, until
 
 from hotswap.adapters.memory.artifacts import MemoryArtifactStore
 from hotswap.config import SandboxSettings
@@ -25,6 +24,7 @@ from hotswap.ports.sandbox import CallReport, SandboxCall
 from hotswap.runtime import calls
 from hotswap.runtime.bundle import digest_file
 from hotswap.runtime.calls import SandboxedCalls, kept_json
+from tests.integration.host_lab import children_of, until
 from tests.integration.test_trial import archive
 
 PATIENCE = timedelta(seconds=60)

@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Literal
 
 import pytest
-from host_lab import ask, exit_of, launched, spec_of, spec_of_source
-from siege import besiege, left_open_by_standard
 
 from hotswap.domain.errors import HostFailed
+from tests.integration.host_lab import ask, exit_of, launched, spec_of, spec_of_source
+from tests.integration.siege import besiege, left_open_by_standard
 
 TIERS = ("standard", "strong")
 

@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 import pytest_asyncio
-from host_lab import ask, exit_of, launched, spec_of, spec_of_source, until
 
 from hotswap.domain.errors import HostFailed
 from hotswap.domain.manifest import Resources
 from hotswap.runtime.launcher import ZygoteLauncher
+from tests.integration.host_lab import ask, exit_of, launched, spec_of, spec_of_source, until
 
 MIB = 1024 * 1024
 GREEDY = """

@@ -8,7 +8,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from siege import left_open_by_standard
+
+from tests.integration.siege import left_open_by_standard
 
 ROOT = Path(__file__).parent.parent.parent
 NOBODY = 65534
@@ -204,7 +205,7 @@ def test_a_host_of_root_is_a_user_of_its_own_without_privileges(tmp_path: Path) 
 import asyncio, sys
 from pathlib import Path
 sys.path[:0] = sys.argv[1:3]
-from host_lab import launched, spec_of
+from tests.integration.host_lab import launched, spec_of
 
 async def main():
     for bundle in sys.argv[3:]:

@@ -11,7 +11,6 @@ from pathlib import Path
 
 import pytest
 import pytest_asyncio
-from host_lab import alive, ask, children_of, exit_of, leaves_nothing, spec_of, spec_of_source, until
 
 from hotswap.config import SandboxSettings
 from hotswap.domain.errors import HostFailed
@@ -19,6 +18,7 @@ from hotswap.domain.manifest import Resources
 from hotswap.runtime.launcher import ZygoteLauncher
 from hotswap.runtime.private_root import Plan
 from hotswap.runtime.trial import SandboxTrialRunner
+from tests.integration.host_lab import alive, ask, children_of, exit_of, leaves_nothing, spec_of, spec_of_source, until
 from tests.integration.test_trial import ECHO, archive
 
 MIB = 1024 * 1024
@@ -189,7 +189,7 @@ def test_everything_dies_with_the_node() -> None:
     script = """
 import asyncio, sys
 sys.path[:0] = sys.argv[1:]
-from host_lab import children_of, spec_of
+from tests.integration.host_lab import children_of, spec_of
 from hotswap.runtime.launcher import ZygoteLauncher
 async def main():
     launcher = ZygoteLauncher("strong", 2048)

@@ -11,12 +11,12 @@ from typing import Any
 
 import pytest
 import pytest_asyncio
-from host_lab import children_of, until
 
 from hotswap.config import SandboxSettings
 from hotswap.domain.errors import BundleRejected, ManifestInvalid
 from hotswap.runtime.smoke import same_json
 from hotswap.runtime.trial import SandboxTrialRunner
+from tests.integration.host_lab import children_of, until
 
 PATIENCE = timedelta(seconds=60)
 
@@ -54,7 +54,7 @@ ECHO = """
 
 
 async def test_a_good_version_passes_with_figures(runner: SandboxTrialRunner, tmp_path: Path) -> None:
-    smoke = [
+    smoke: list[dict[str, Any]] = [
         {"method": "run", "parameters": {"a": [1, None]}, "expected": {"a": [1.0, None]}},
         {"method": "run", "parameters": {"b": 2}, "expectedSchema": {"type": "object", "required": ["b"]}},
         {"method": "run"},

@@ -16,7 +16,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from hotswap.lifeline import DIE_WITH_PARENT, PARENT_PID
-from stack.shared import stack_environment
+from tests.stack.shared import stack_environment
 
 PATIENCE = 60.0
 
@@ -129,7 +129,7 @@ def gone(data_dir: Path, within: float = 10.0) -> None:
     eventually(lambda: not processes_of(data_dir), lambda: f"still running: {processes_of(data_dir)}", within)
 
 
-def eventually(holds: Callable[[], bool], failure: str | Callable[[], str], within: float = PATIENCE) -> None:
+def eventually(holds: Callable[..., bool], failure: str | Callable[[], str], within: float = PATIENCE) -> None:
     deadline = time.monotonic() + within
     while not holds():
         assert time.monotonic() < deadline, failure if isinstance(failure, str) else failure()

@@ -274,7 +274,7 @@ def make_supervisor(
     )
 
 
-async def eventually(claim: Callable[[], object], within: float = 5.0) -> None:
+async def eventually(claim: Callable[..., object], within: float = 5.0) -> None:
     """Wait until the claim is true. Raises TimeoutError."""
     async with asyncio.timeout(within):
         while not claim():

@@ -1,6 +1,7 @@
 """What plans say about the time after the rollout: bake, what stays warm, who watches."""
 
 from datetime import timedelta
+from typing import Any
 
 import pytest
 from pydantic import ValidationError
@@ -42,7 +43,7 @@ def plan_of(config: StrategyConfig, previous: str | None = "1.0.0", warm: tuple[
 
 
 def ending(plan: Plan) -> list[str]:
-    kinds = [step.kind for step in plan.steps]
+    kinds: list[str] = [step.kind for step in plan.steps]
     return kinds[kinds.index("promote-version") :]
 
 
@@ -127,9 +128,7 @@ def test_the_monitor_is_recorded_in_the_plan() -> None:
 
 
 @pytest.mark.parametrize(("previous", "more"), [(None, {}), ("1.0.0", {"rollback_of": "dep_0"})])
-def test_nobody_goes_back_from_a_first_version_or_from_a_rollback(
-    previous: str | None, more: dict[str, object]
-) -> None:
+def test_nobody_goes_back_from_a_first_version_or_from_a_rollback(previous: str | None, more: dict[str, Any]) -> None:
     assert plan_of(DirectConfig(), previous, **more).aftercare is None
 
 

@@ -90,7 +90,7 @@ def test_a_streamed_archive_with_descriptors_is_accepted(tmp_path: Path) -> None
             return len(content)
 
     stream = Unseekable()
-    with zipfile.ZipFile(stream, "w", zipfile.ZIP_DEFLATED) as archive:  # type: ignore[type-var]
+    with zipfile.ZipFile(stream, "w", zipfile.ZIP_DEFLATED) as archive:
         for name, content in GOOD.items():
             archive.writestr(name, content)
     assert unpack(write(tmp_path / "streamed.zip", bytes(stream.content)), tmp_path / "v1").name == "shout"

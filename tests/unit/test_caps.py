@@ -69,7 +69,7 @@ def test_the_limit_behind_an_exception(fault: BaseException, limit: str) -> None
 
 class HostileKind(type):
     @property
-    def __module__(cls) -> Any:
+    def __module__(cls) -> Any:  # type: ignore[override]
         raise SystemExit
 
 

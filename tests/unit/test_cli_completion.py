@@ -2,6 +2,8 @@
 
 import subprocess
 import sys
+from importlib.metadata import entry_points
+from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
@@ -51,3 +53,12 @@ def test_the_command_line_loads_no_server_of_ours_and_nothing_of_the_embedded_ex
     code = f"import sys, hotswap.cli.main; print([one for one in {heavy} if one in sys.modules])"
     told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
     assert told.stdout.strip() == "[]"
+
+
+def test_ctrl_c_while_the_command_line_is_still_being_imported_is_quiet(tmp_path: Path) -> None:
+    (tmp_path / "typer.py").write_text("raise KeyboardInterrupt", encoding="ascii")
+    code = f"import sys; sys.path.insert(0, {str(tmp_path)!r}); from hotswap.cli.entry import main; main()"
+    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=60)
+    assert (told.returncode, told.stdout, told.stderr) == (130, "", "")
+    (script,) = entry_points(group="console_scripts", name="hotswap")
+    assert script.value == "hotswap.cli.entry:main"

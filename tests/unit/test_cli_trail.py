@@ -210,7 +210,12 @@ def test_rules_are_set_listed_tested_and_deleted(api: FakeApi, run: Run, capsys:
     assert run("notifications", "test", "oncall") == 0
     api.on("DELETE /api/v1/notifications/rules/oncall", (204, None))
     assert run("notifications", "delete", "oncall") == 0
-    delivery = {"createdAt": "2026-01-31T12:00:00Z", "ruleId": "oncall", "kind": "test", "target": "a@b.test"}
+    delivery: dict[str, Any] = {
+        "createdAt": "2026-01-31T12:00:00Z",
+        "ruleId": "oncall",
+        "kind": "test",
+        "target": "a@b.test",
+    }
     delivery |= {"status": "Failed", "attempts": 3, "lastError": "answered 500"}
     api.on("GET /api/v1/notifications/deliveries", listing(delivery))
     assert run("notifications", "log", "--failed", "--rule", "oncall") == 0

@@ -1,6 +1,7 @@
 """`hotswap plugin approve, deprecate, adoption, sign, dependencies, validate, retention...` against a small api."""
 
 import json
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -148,6 +149,13 @@ def test_a_file_that_is_no_key_is_told_plainly(api: FakeApi, archive: Path) -> N
     assert run(api, "sign", str(archive), "--key", "/no/such/file").exit_code == 1
 
 
+def test_a_pipe_is_no_zip_and_is_not_waited_for(api: FakeApi, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "one.zip")
+    told = run(api, "push", str(tmp_path / "one.zip"))
+    assert told.exit_code == 2
+    assert "is not a regular file" in told.output
+
+
 def test_a_push_signs_and_goes_past_an_api_that_finds_it_too_large(api: FakeApi, archive: Path, key: Path) -> None:
     """The fake plays the object store too."""
     upload = "upl_" + "0" * 32
@@ -177,7 +185,7 @@ def test_a_push_signs_and_goes_past_an_api_that_finds_it_too_large(api: FakeApi,
 def test_keys_are_trusted_listed_and_distrusted(api: FakeApi, key: Path) -> None:
     public = signing.read_public(key)
     key_id = signing.key_id_of(public)
-    item = {
+    item: dict[str, Any] = {
         "keyId": key_id, "publisher": "acme", "plugins": [], "revokedAt": None, "revokeReason": "", "trusted": True,
         "registeredAt": "2026-01-01T00:00:00Z",
     }  # fmt: skip

@@ -89,7 +89,7 @@ def test_two_approvers_without_the_required_admin_are_not_enough() -> None:
 
 
 @pytest.mark.parametrize("check", [commands.check_reject, commands.check_abort, commands.check_rollback])
-def test_undoing_commands_need_a_reason(check) -> None:  # type: ignore[no-untyped-def]
+def test_undoing_commands_need_a_reason(check) -> None:
     fault = check(state(DeploymentStatus.AWAITING_APPROVAL), Command(by="ada", roles=(Role.ADMIN,), reason="  "))
     assert isinstance(fault, InvalidInput)
     assert [item.field for item in fault.faults] == ["reason"]

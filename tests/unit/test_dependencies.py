@@ -183,8 +183,8 @@ def worlds(draw: st.DrawFn) -> tuple[Release, dict[str, list[Release]], dict[str
         if not problems_of(release, serving):
             serving[release.plugin] = [release]
     target = rel(f"{draw(st.sampled_from(NAMES))} 2.2.0", *draw(DEPENDENCIES))
-    wanted = tuple(one for one in target.dependencies if one.name != target.plugin)
-    return target.model_copy(update={"dependencies": wanted}), serving, known
+    others = tuple(one for one in target.dependencies if one.name != target.plugin)
+    return target.model_copy(update={"dependencies": others}), serving, known
 
 
 @settings(max_examples=200, deadline=None)

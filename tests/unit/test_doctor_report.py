@@ -25,8 +25,8 @@ class FakeSite:
 SITE = cast(Site, FakeSite())
 
 
-def finding(severity: Severity = Severity.CRITICAL, what: str = "w") -> Finding:
-    return Finding(check="c", severity=severity, what=what, why="y", remedy="r")
+def finding(severity: Severity = Severity.CRITICAL, what: str = "w", check: str = "") -> Finding:
+    return Finding(check=check, severity=severity, what=what, why="y", remedy="r")
 
 
 def report(*findings: Finding) -> Report:
@@ -51,6 +51,11 @@ async def test_a_check_is_left_out_when_one_it_needs_found_something_critical() 
     told = await examine(SITE, checks)
     assert [(one.name, one.state) for one in told.checks] == [("a", "done"), ("b", "skipped"), ("c", "skipped")]
     assert len(told.findings) == 1
+
+
+async def test_a_finding_bears_the_name_of_the_check_that_found_it() -> None:
+    told = await examine(SITE, (Check("a", "the a", critical), Check("b", "the b", away)))
+    assert [one.check for one in told.findings] == ["a", "b"]
 
 
 async def test_what_cannot_be_looked_at_is_a_finding_and_the_next_check_goes_on() -> None:
@@ -79,7 +84,7 @@ def test_many_findings_of_a_kind_are_counted_and_the_worst_are_told() -> None:
 
 
 def test_text_says_what_why_and_remedy_and_no_name_steers_the_terminal() -> None:
-    told = text_of(report(finding(what="node \x1b[2J gone")), verbose=False)
+    told = text_of(report(finding(what="node \x1b[2J gone", check="c")), verbose=False)
     assert told.splitlines()[:3] == ["CRITICAL  c: node  [2J gone", "  why     y", "  remedy  r"]
     assert told.endswith("1 of 1 checks made: 1 critical")
 

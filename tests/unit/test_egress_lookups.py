@@ -36,7 +36,7 @@ class NameServer:
 @pytest.fixture
 def names(monkeypatch: pytest.MonkeyPatch) -> Iterator[NameServer]:
     server = NameServer()
-    monkeypatch.setattr(egress.socket, "getaddrinfo", server.look_up)
+    monkeypatch.setattr(socket, "getaddrinfo", server.look_up)
     yield server
     server.released.set()
 

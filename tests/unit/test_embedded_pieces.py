@@ -1,6 +1,7 @@
 """The pieces of the embedded stack that need no server: ports, programs, external settings, the data directory."""
 
 import asyncio
+import json
 import os
 import socket
 import stat
@@ -176,12 +177,54 @@ def test_credentials_are_made_once_and_private(data: DataDir) -> None:
     assert stat.S_IMODE((data.root / "credentials.json").stat().st_mode) == 0o600
 
 
-@pytest.mark.parametrize("text", ["{", "[]", '"x"'])
-def test_a_broken_file_is_named_with_the_remedy(tmp_path: Path, text: str) -> None:
+@pytest.mark.parametrize("left", ["run/folder", "stack.json", "lock"])
+def test_a_data_directory_that_holds_what_it_should_not_names_that(tmp_path: Path, left: str) -> None:
+    data = DataDir(tmp_path)
+    (tmp_path / left).mkdir(parents=True)
+    with pytest.raises(StackError, match=rf"Is a directory \({tmp_path / left}\)"):
+        data.acquire()
+    (tmp_path / left).rmdir()
+    assert DataDir(tmp_path).acquire() is False, "the refused one holds no lock"
+
+
+@pytest.mark.parametrize("name", ["per%2Fcent", 'quo"te', "back\\slash", "new\nline", "que?ry", "ha#sh"])
+def test_a_path_that_the_servers_would_misread_is_refused_before_anything_is_made(tmp_path: Path, name: str) -> None:
+    with pytest.raises(StackError, match="not all servers take a path with"):
+        DataDir(tmp_path / name).open_log("supervisor")
+    with pytest.raises(StackError, match="not all servers take a path with"):
+        DataDir(tmp_path / name).acquire()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_lock_is_never_a_link_to_a_file_that_would_be_emptied(tmp_path: Path) -> None:
+    precious = tmp_path / "precious"
+    precious.write_text("kept", encoding="ascii")
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "lock").symlink_to(precious)
+    with pytest.raises(StackError, match="lock"):
+        DataDir(tmp_path / "data").acquire()
+    assert precious.read_text(encoding="ascii") == "kept"
+
+
+@pytest.mark.parametrize("text", [b"{", b"[]", b'"x"', b"\xff\xfe", b"[" * 100_000])
+def test_a_broken_file_is_named_with_the_remedy(tmp_path: Path, text: bytes) -> None:
     path = tmp_path / "ports.json"
-    path.write_text(text, encoding="ascii")
+    path.write_bytes(text)
     with pytest.raises(StackError, match="remove it to have it made anew"):
         read_json(path)
+
+
+def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+    (tmp_path / "credentials.json").mkdir()
+    with pytest.raises(StackError, match=r"credentials\.json cannot be read: Is a directory"):
+        DataDir(tmp_path).secret("postgres")
+
+
+@pytest.mark.parametrize("port", ["abc", "5432", 0, -1, 65536, 1.5, None, True])
+def test_what_is_remembered_as_a_port_must_be_one(data: DataDir, port: object) -> None:
+    (data.root / "ports.json").write_text(json.dumps({"postgres": port}), encoding="ascii")
+    with pytest.raises(StackError, match="gives postgres no port; remove it"):
+        Ports(data)
 
 
 @pytest.mark.parametrize(

@@ -4,13 +4,13 @@ import asyncio
 from collections.abc import AsyncIterator
 
 import pytest
-from node_fakes import FakeLauncher, eventually, make_supervisor, order
 from temporalio.service import RPCError, RPCStatusCode
 
 from hotswap.domain.deployment import Environment
 from hotswap.domain.errors import HostFailed
 from hotswap.node.alarm import AGAIN_AFTER, DEATHS_WITHIN, LASTS, FaultAlarm, by_signal
 from hotswap.node.supervisor import NodeSupervisor
+from tests.unit.node_fakes import FakeLauncher, eventually, make_supervisor, order
 
 
 class Ward:

@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from bundle_archives import GOOD
 
 from hotswap.config import MIB, SandboxSettings
 from hotswap.domain.routes import ArtifactRef
 from hotswap.node.bundles import BundleCache
+from tests.unit.bundle_archives import GOOD
 
 
 class Store:

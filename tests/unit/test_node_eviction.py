@@ -6,7 +6,6 @@ from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from node_fakes import FakeLauncher, eventually, make_supervisor, order, ref, refused
 
 from hotswap.analysis.sample import collect
 from hotswap.domain.deployment import Environment
@@ -16,7 +15,9 @@ from hotswap.domain.health import Condition, look_at
 from hotswap.domain.registry import NodeRecord
 from hotswap.domain.routes import DesiredRoute, RouteOrder, RouteState
 from hotswap.node.eviction import Candidate, EvictionPolicy, Evictor, choose
+from hotswap.node.hosts import SupervisedHost
 from hotswap.node.supervisor import EVERY_PLUGIN, NodeSupervisor
+from tests.unit.node_fakes import FakeLauncher, eventually, make_supervisor, order, ref, refused
 
 NOW = timedelta(microseconds=1)
 """Every version is idle for longer than this as soon as nobody calls it."""
@@ -125,7 +126,9 @@ async def test_what_is_called_or_has_calls_in_flight_stays(node: NodeSupervisor,
     assert working is not None
     working.submit("hold", "acme", b"{}", 5, lambda _: None)
     for plugin in ("called", "working", "idle"):
-        node.routes[plugin].hosts["1.0.0"].used_at -= 3600
+        host = node.routes[plugin].hosts["1.0.0"]
+        assert isinstance(host, SupervisedHost)
+        host.used_at -= 3600
     node.routes["called"].hosts["1.0.0"].pick()
     await Evictor(node, EvictionPolicy(idle_after=timedelta(minutes=30))).look()
     assert [report.plugin for report in node.hosts() if report.state == "Evicted"] == ["idle"]

@@ -10,13 +10,13 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
-from node_fakes import eventually
 
 from hotswap.domain.errors import HandoverFailed
 from hotswap.node import handover
 from hotswap.node.figures import ToldCounter
 from hotswap.node.handover import Door, Predecessor, Successor
 from hotswap.node.handover_link import Counted, Link, Word, connect
+from tests.unit.node_fakes import eventually
 
 COUNTED = Counted(
     plugin="invoice",

@@ -7,7 +7,6 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from node_fakes import FakeLauncher, make_supervisor, order
 from prometheus_client.parser import text_string_to_metric_families
 
 from hotswap.node import metrics
@@ -17,6 +16,7 @@ from hotswap.node.hosts import Tally
 from hotswap.node.router import Router
 from hotswap.node.standing import VERSIONS_A_TURN, Standing
 from hotswap.node.usage import CpuShares
+from tests.unit.node_fakes import FakeLauncher, make_supervisor, order
 
 
 async def page(book: FigureBook, supervisor: Any, router: Any) -> str:

@@ -7,7 +7,6 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Self
 
 import pytest
-from node_fakes import FakeLauncher, eventually, make_supervisor, order, ref
 
 from hotswap.domain.deployment import Environment
 from hotswap.domain.errors import HostFailed, Unavailable
@@ -17,6 +16,7 @@ from hotswap.domain.routes import DesiredRoute
 from hotswap.node import reconcile
 from hotswap.node.reconcile import Reconciler
 from hotswap.node.supervisor import NodeSupervisor
+from tests.unit.node_fakes import FakeLauncher, eventually, make_supervisor, order, ref
 
 TICK = timedelta(seconds=0.01)
 

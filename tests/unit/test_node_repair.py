@@ -4,7 +4,6 @@ from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from node_fakes import FakeLauncher, eventually, make_supervisor, order, ref
 
 from hotswap.domain.analysis import NodeFigures
 from hotswap.domain.drift import NodeInventory
@@ -12,6 +11,7 @@ from hotswap.domain.errors import HostFailed, StaleGeneration
 from hotswap.domain.health import Condition, look_at
 from hotswap.domain.routes import DesiredRoute
 from hotswap.node.supervisor import NodeSupervisor
+from tests.unit.node_fakes import FakeLauncher, eventually, make_supervisor, order, ref
 from tests.unit.test_node_reconcile import Desk
 
 

@@ -6,7 +6,6 @@ from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from node_fakes import FakeHost, FakeLauncher, eventually, make_supervisor, order, refused
 
 from hotswap.analysis.sample import collect
 from hotswap.domain.analysis import MAX_HOSTS_TOLD
@@ -16,6 +15,7 @@ from hotswap.node.cores import Cores
 from hotswap.node.hosts import SupervisedHost
 from hotswap.node.supervisor import EVERY_PLUGIN, NodeSupervisor
 from hotswap.ports.hosts import Reply
+from tests.unit.node_fakes import FakeHost, FakeLauncher, eventually, make_supervisor, order, refused
 
 SECOND = timedelta(seconds=1)
 LOAD_FAILED = HostFailed("cannot import", "LOAD_FAILED")
@@ -47,7 +47,9 @@ def states(node: NodeSupervisor, version: str = "1.0.0") -> list[str]:
 
 
 def host_of(node: NodeSupervisor, version: str = "1.0.0") -> SupervisedHost:
-    return node.routes["invoice"].hosts[version]
+    host = node.routes["invoice"].hosts[version]
+    assert isinstance(host, SupervisedHost)
+    return host
 
 
 def picked(host: SupervisedHost) -> FakeHost:

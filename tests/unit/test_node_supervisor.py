@@ -6,13 +6,13 @@ from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from node_fakes import FakeLauncher, eventually, make_supervisor, order, ref, refused
 
 from hotswap.domain.analysis import Health
 from hotswap.domain.errors import ArtifactCorrupt, HostFailed, PluginError, StaleGeneration
 from hotswap.domain.routes import DesiredRoute, RouteState
 from hotswap.node.seat import FIRST_BACKOFF
 from hotswap.node.supervisor import NodeSupervisor
+from tests.unit.node_fakes import FakeLauncher, eventually, make_supervisor, order, ref, refused
 
 SECOND = timedelta(seconds=1)
 LOAD_FAILED = HostFailed("cannot import", "LOAD_FAILED")

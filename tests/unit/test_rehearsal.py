@@ -24,7 +24,7 @@ def test_prepares_the_filter_that_strong_hosts_use() -> None:
     assert seccomp.assemble.cache_info().hits == 1
 
 
-def test_goes_the_way_of_a_call(monkeypatch) -> None:  # type: ignore[no-untyped-def]
+def test_goes_the_way_of_a_call(monkeypatch) -> None:
     echoed: list[object] = []
     echo = rehearsal._Echo.echo
 

@@ -2,10 +2,10 @@
 
 from hypothesis import given
 from hypothesis import strategies as st
-from node_fakes import order, ref
 
 from hotswap.domain.routes import FULL_WEIGHT, RouteState
 from hotswap.routing.decide import choose_version, in_cohort
+from tests.unit.node_fakes import order, ref
 
 tenants = st.from_regex(r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}\Z")
 weights = st.integers(0, FULL_WEIGHT)

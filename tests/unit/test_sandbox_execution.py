@@ -87,7 +87,7 @@ async def test_a_worker_that_was_thought_dead_overwrites_nothing() -> None:
     sleeper, other = ScriptedCaller(), ScriptedCaller(sandbox_tier="strong")
     other.hold.set()
     order = ExecutionOrder(sandbox_id="sbx_1", execution_id="exe_1")
-    slow = asyncio.create_task(
+    slow = asyncio.ensure_future(
         ActivityEnvironment().run(SandboxCallActivities(records.unit_of_work, sleeper).run_execution, order)
     )
     async with asyncio.timeout(20):

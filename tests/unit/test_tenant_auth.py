@@ -100,7 +100,7 @@ def test_forged_tokens_are_refused(mint: Mint) -> None:
     key = mint.signer.key
     stranger = Mint()
     forged = {
-        "none": jwt.encode(claims, None, "none", headers={**header, "alg": "none"}),
+        "none": jwt.encode(claims, "", "none", headers={**header, "alg": "none"}),
         "HMAC": jwt.encode(claims, b"k" * 32, "HS256", headers={**header, "alg": "HS256"}),
         "a stranger's key under our id": jwt.encode(claims, stranger.signer.key, "EdDSA", headers=header),
         "an api token": jwt.encode(claims, key, "EdDSA", headers={**header, "typ": "at+jwt"}),

@@ -62,7 +62,7 @@ async def test_rollback_after_continue_as_new_still_undoes(skipping: World, monk
         looks = skipping.figures
 
         class TurnsBad(type(looks)):  # type: ignore[misc]
-            async def read(self, nodes, plugin, since):  # type: ignore[no-untyped-def]
+            async def read(self, nodes, plugin, since):
                 if self.looks > 60:
                     self.arms["2.0.0"] = Arm(requests=400, errors=200)
                 return await super().read(nodes, plugin, since)

@@ -123,7 +123,7 @@ async def test_a_fault_that_passes_is_no_reason_to_go_back(skipping: World, bad_
     started = [False]
     well = world.figures.read
 
-    async def read(nodes, plugin, since):  # type: ignore[no-untyped-def]
+    async def read(nodes, plugin, since):
         if started[0]:
             kind = "bad" if looks["bad"] < bad_looks else "well"
             looks[kind] += 1

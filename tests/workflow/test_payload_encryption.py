@@ -3,6 +3,7 @@
 import base64
 import secrets
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import httpx
@@ -51,6 +52,7 @@ def payloads_of(message: Message, path: str = "") -> Iterator[tuple[str, Payload
         if field.type != field.TYPE_MESSAGE:
             continue
         entry = field.message_type
+        assert entry is not None
         if entry.GetOptions().map_entry:
             if entry.fields_by_name["value"].type == field.TYPE_MESSAGE:
                 for key, one in value.items():
@@ -60,6 +62,10 @@ def payloads_of(message: Message, path: str = "") -> Iterator[tuple[str, Payload
                 yield from payloads_of(one, f"{path}.{field.name}")
         else:
             yield from payloads_of(value, f"{path}.{field.name}")
+
+
+def approved_by(approver: str, progress: DeploymentProgress) -> bool:
+    return any(one.approver == approver for one in progress.approvals)
 
 
 async def test_a_whole_rollout_leaves_nothing_readable_in_its_history(settings: Settings, tmp_path: Path) -> None:
@@ -131,7 +137,7 @@ async def test_a_rollout_that_began_in_the_clear_ends_encrypted_and_outlives_a_r
         handle = world.client.get_workflow_handle(handle.id, result_type=DeploymentProgress)
         async with world.working():
             await send(handle, "approve", by=approver, roles=(Role.ADMIN,))
-            ended = await until(handle, lambda p, by=approver: any(one.approver == by for one in p.approvals))
+            ended = await until(handle, partial(approved_by, approver))
             if approver == "bob":
                 ended = await handle.result()
     assert ended.status is DeploymentStatus.COMPLETED
