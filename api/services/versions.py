@@ -57,6 +57,7 @@ class VersionService:
     def __init__(
         self,
         unit_of_work: UnitOfWorkFactory,
+        reading: UnitOfWorkFactory,
         artifacts: ArtifactStore,
         metrics: ApiMetrics,
         work_dir: Path,
@@ -65,6 +66,7 @@ class VersionService:
         guard: RegistrySignatureGuard,
     ) -> None:
         self._unit_of_work = unit_of_work
+        self._reading = reading
         self._artifacts = artifacts
         self._metrics = metrics
         self._work_dir = work_dir
@@ -199,12 +201,12 @@ class VersionService:
 
     async def get(self, plugin: str, version: str) -> VersionOut:
         """Raises NotFound."""
-        async with self._unit_of_work() as uow:
+        async with self._reading() as uow:
             return VersionOut.of(await uow.versions.get(plugin, version))
 
     async def list(self, plugin: str, page: Page) -> tuple[list[VersionOut], int]:
         """Newest first. Raises NotFound without the plugin."""
-        async with self._unit_of_work() as uow:
+        async with self._reading() as uow:
             found, total = await uow.versions.list(plugin, page)
         return [VersionOut.of(version) for version in found], total
 
