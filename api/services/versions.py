@@ -16,6 +16,7 @@ from api.schemas.plugins import VersionOut
 from api.services.actor import Actor
 from api.services.idempotency import Once, fingerprint
 from api.services.plugins import entry
+from api.services.store_patience import store_patience
 from api.services.uploads import DOWNLOADS, Upload, scratch
 from hotswap.config import SandboxSettings
 from hotswap.dependencies.check import declared_faults
@@ -113,7 +114,8 @@ class VersionService:
         signature = signature_in(upload.fields)
         await self._check_signature(plugin, manifest.version, upload, signature)
         key = artifact_key(plugin, upload.digest)
-        await self._artifacts.put(key, upload.path, upload.digest)
+        async with store_patience(f"take {plugin} {manifest.version}", upload.size_bytes):
+            await self._artifacts.put(key, upload.path, upload.digest)
         try:
             return await self._register(plugin, upload, manifest, signature, actor, once, request_hash)
         except Unavailable:
@@ -221,7 +223,8 @@ class VersionService:
                 )
             target = directory / "binary.zip"
             key = artifact_key(version.plugin, version.digest)
-            await self._artifacts.fetch(key, target, version.digest, max(version.size_bytes, self._max_bytes))
+            async with store_patience(f"give {version.plugin} {version.version}", version.size_bytes):
+                await self._artifacts.fetch(key, target, version.digest, max(version.size_bytes, self._max_bytes))
             yield target
 
 
