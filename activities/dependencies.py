@@ -38,6 +38,13 @@ async def refuse_misfit(uow: UnitOfWork, release: Release, environment: Environm
         raise verdict.refusal(release, environment)
 
 
+async def admit(uow: UnitOfWork, release: Release, environment: Environment) -> None:
+    """As `refuse_misfit`, of a unit that goes on to give the release its first tenant: of two releases that are tied to each
+    other, the second one waits here until the first one's write is committed, and is judged beside it."""
+    await uow.dependencies.lock(environment, release)
+    await refuse_misfit(uow, release, environment)
+
+
 async def _known(
     uow: UnitOfWork, release: Release, serving: Serving, environment: Environment
 ) -> dict[str, list[Release]]:

@@ -55,7 +55,7 @@ class PlanningActivities:
 
 def settled(state: RouteState) -> RouteState:
     """The state to go back to: what is stable, without a candidate that a terminated run may have left."""
-    return state.model_copy(update={"candidate": None, "candidate_weight": 0})
+    return state.model_copy(update={"candidate": None, "candidate_weight": 0, "switched_nodes": ()})
 
 
 async def check_admission(

@@ -5,7 +5,7 @@ from datetime import timedelta
 from pydantic import Field
 from temporalio import activity
 
-from activities.dependencies import refuse_misfit, release_of
+from activities.dependencies import admit, release_of
 from activities.errors import translated
 from hotswap.domain.base import Model
 from hotswap.domain.deployment import Environment
@@ -67,7 +67,7 @@ class RoutingActivities:
         async with self._unit_of_work() as uow:
             if order.admit:
                 version = await uow.versions.get(order.plugin, order.admit)
-                await refuse_misfit(uow, release_of(version), Environment(order.environment))
+                await admit(uow, release_of(version), Environment(order.environment))
             record = await uow.routes.write(
                 order.environment, order.plugin, order.expected_generation, order.state, order.deployment_id
             )

@@ -128,6 +128,7 @@ def build_container(settings: Settings) -> Container:
     return Container(
         settings=settings,
         unit_of_work=database.unit_of_work,
+        reading=database.reading,
         artifacts=artifacts,
         events=events,
         rollouts=gateway,

@@ -74,6 +74,8 @@ class Container:
     events: EventBus
     rollouts: Rollouts
     limiter: RateLimiter
+    reading: UnitOfWorkFactory | None = None
+    """Of units that only read, where those are cheaper."""
     inventories: InventorySource | None = None
     nodes: ProbeSource | None = None
     keys: KeyProvider | None = None
@@ -114,10 +116,12 @@ class Container:
 
     def __post_init__(self) -> None:
         settings, metrics = self.settings, self.metrics
-        self.plugins = PluginService(self.unit_of_work, metrics)
+        reading = self.reading or self.unit_of_work
+        self.plugins = PluginService(self.unit_of_work, reading, metrics)
         guard = guard_of(settings.signatures, self.unit_of_work)
         self.versions = VersionService(
             self.unit_of_work,
+            reading,
             self.artifacts,
             metrics,
             settings.work_dir,
@@ -129,7 +133,7 @@ class Container:
         self.presigned = PresignedService(self.unit_of_work, self.artifacts, self.versions, settings)
         self.publishers = PublisherService(self.unit_of_work, settings.signatures)
         self.dependency_desk = DependencyDesk(self.unit_of_work)
-        self.deployments = DeploymentService(self.unit_of_work, self.rollouts, settings, metrics, guard)
+        self.deployments = DeploymentService(self.unit_of_work, reading, self.rollouts, settings, metrics, guard)
         self.commands = CommandService(self.unit_of_work, self.rollouts, self.deployments, metrics)
         self.streams = EventStreams(self.unit_of_work, self.events, self.deployments, metrics)
         self.readiness = Readiness(self.unit_of_work, self.rollouts, self.artifacts, self.events, self.keys)
@@ -138,7 +142,7 @@ class Container:
         self.drift = DriftService(self.unit_of_work, self.inventories, self.drift_desk)
         self.sandbox = SandboxService(self.unit_of_work, self.sandboxes, settings)
         self.health = HealthService(self.unit_of_work, self.nodes)
-        self.tenants = TenantService(self.unit_of_work)
+        self.tenants = TenantService(self.unit_of_work, reading)
         ring = DataKeyRing(self.unit_of_work, self.keys) if self.keys is not None else None
         self.tenant_secrets = TenantSecretService(self.unit_of_work, ring)
         self.approvals = ApprovalService(self.unit_of_work, self.commands, self.pipelines)

@@ -69,10 +69,10 @@ class DeploymentMachine(CommandHandlers):
             await workflow.wait_condition(workflow.all_handlers_finished)
             workflow.continue_as_new(args=[self._state.request, self._state])
         except asyncio.CancelledError as error:
-            cancelled = error
             await self._undo(UndoNeeded("cancelled through Temporal", event=Event.UNDONE_AFTER_ABORT))
+            cancelled = error
         except UndoNeeded as need:
-            await self._undo(need)
+            cancelled = await self._undo(need)
         self._state.finished_at = workflow.now()
         self._state.touch()
         count_ending(self._state, self._undoing_since)
@@ -153,9 +153,13 @@ class DeploymentMachine(CommandHandlers):
 
     # --- undo ------------------------------------------------------------------------------------------------------
 
-    async def _undo(self, need: UndoNeeded) -> None:
-        """Give the traffic back and unload, to the end. What cannot be undone ends in Failed, with what to do."""
+    async def _undo(self, need: UndoNeeded) -> BaseException | None:
+        """Give the traffic back and unload, to the end. What cannot be undone ends in Failed, with what to do.
+
+        Answers a cancel that came meanwhile: it changes nothing of how the deployment ends and is recorded.
+        """
         state = self._state
+        cancelled: BaseException | None = None
         state.outcome_reason, state.what_to_do, state.waiting_for = need.reason, need.what_to_do, ""
         rejected = need.event is Event.UNDONE_AFTER_REJECT and state.status is DeploymentStatus.AWAITING_APPROVAL
         state.move(Event.REJECT if rejected else Event.UNDO, workflow.now(), f"undoing: {need.reason}")
@@ -163,6 +167,8 @@ class DeploymentMachine(CommandHandlers):
         try:
             with self._phases.rollback(need.event) if state.routed else nullcontext():
                 await self._stack.unwind()
+        except asyncio.CancelledError as error:
+            cancelled = error
         except (ActivityError, WaveFailed) as fault:
             what = failure_of(fault).message if isinstance(fault, ActivityError) else str(fault)
             state.what_to_do = (
@@ -171,9 +177,10 @@ class DeploymentMachine(CommandHandlers):
                 f"{state.request.environment} again"
             )
             state.move(Event.UNDO_FAILED, workflow.now(), f"undoing failed: {what}")
-            return
+            return None
         back = f"; {self._state.plan.from_version or 'no version'} serves" if state.routed else "; nothing was changed"
         state.move(need.event, workflow.now(), f"undone{back}")
+        return cancelled
 
     def _obey(self, name: str, rule: Rule[Any], command: Command) -> CommandResult:
         self._phases.commanded()

@@ -140,8 +140,8 @@ class Gates:
                 evidence = "the evidence is inconclusive" if how == "inconclusive" else "a metric has no answer"
                 state.waiting_for = f"a person, because {evidence}: {verdict.reason}"
                 state.pause_wanted = True
+                watch.remaining = step.period  # before the hold: a run that leaves in it forgets where it was
                 await self.hold_while_paused()
-                watch.remaining = step.period
                 return haste.ends_early(state, step.thresholds)
 
     async def _look(self, step: Observe) -> None:

@@ -107,6 +107,8 @@ class HealthMonitor:
         subject, care = state.subject, state.subject.care
         while True:
             workflow.set_current_details(_described(state))
+            if self._next is not None and workflow.patched("a-newer-subject-outlives-the-run"):
+                return f"{self._next.deployment_id} took over"  # only `state` is carried into the next run
             continue_as_new_when_due(state)
             await self._wait(_until_next(state))
             if self._next is not None:

@@ -69,12 +69,14 @@ class DeploymentService:
     def __init__(
         self,
         unit_of_work: UnitOfWorkFactory,
+        reading: UnitOfWorkFactory,
         rollouts: Rollouts,
         settings: Settings,
         metrics: ApiMetrics,
         guard: SignatureGuard,
     ) -> None:
         self._unit_of_work = unit_of_work
+        self._reading = reading
         self._rollouts = rollouts
         self._settings = settings
         self._metrics = metrics
@@ -222,12 +224,12 @@ class DeploymentService:
 
     async def row(self, deployment_id: str) -> DeploymentRow:
         """Raises NotFound."""
-        async with self._unit_of_work() as uow:
+        async with self._reading() as uow:
             return await uow.deployments.get(deployment_id)
 
     async def get(self, deployment_id: str) -> Found:
         """The freshest picture: of a running deployment the workflow's own, when it tells one within a second."""
-        async with self._unit_of_work() as uow:
+        async with self._reading() as uow:
             row = await uow.deployments.get(deployment_id)
             steps = _planned(await uow.deployments.events(deployment_id, limit=PLANNED_WITHIN))
         if row.progress.status not in TERMINAL:
@@ -239,13 +241,13 @@ class DeploymentService:
 
     async def list(self, where: DeploymentFilter, page: Page) -> tuple[list[DeploymentOut], int]:
         """Newest first, from the projection."""
-        async with self._unit_of_work() as uow:
+        async with self._reading() as uow:
             rows, total = await uow.deployments.list(where, page)
         return [self.view(row) for row in rows], total
 
     async def rollback_history(self, deployment_id: str, page: Page) -> tuple[Sequence[RolledBack], int]:
         """Rolled-back deployments of the same plugin and environment, newest first. Raises NotFound."""
-        async with self._unit_of_work() as uow:
+        async with self._reading() as uow:
             asked = (await uow.deployments.get(deployment_id)).progress
             where = DeploymentFilter(
                 plugin=asked.plugin, environment=asked.environment, status=DeploymentStatus.ROLLED_BACK

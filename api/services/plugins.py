@@ -17,8 +17,9 @@ from hotswap.tracing import SpanName, span
 
 
 class PluginService:
-    def __init__(self, unit_of_work: UnitOfWorkFactory, metrics: ApiMetrics) -> None:
+    def __init__(self, unit_of_work: UnitOfWorkFactory, reading: UnitOfWorkFactory, metrics: ApiMetrics) -> None:
         self._unit_of_work = unit_of_work
+        self._reading = reading
         self._metrics = metrics
 
     async def register(self, wanted: PluginIn, actor: Actor, once: Once) -> PluginOut:
@@ -47,11 +48,11 @@ class PluginService:
 
     async def get(self, name: str) -> PluginOut:
         """Raises NotFound."""
-        async with self._unit_of_work() as uow:
+        async with self._reading() as uow:
             return PluginOut.of(await uow.plugins.get(name))
 
     async def list(self, where: PluginFilter, page: Page) -> tuple[list[PluginOut], int]:
-        async with self._unit_of_work() as uow:
+        async with self._reading() as uow:
             found, total = await uow.plugins.list(where, page)
         return [PluginOut.of(plugin) for plugin in found], total
 

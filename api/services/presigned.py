@@ -13,6 +13,7 @@ from api.schemas.versions import CompleteIn, PresignIn, PresignOut
 from api.services.actor import Actor
 from api.services.idempotency import Once
 from api.services.plugins import entry
+from api.services.store_patience import store_patience
 from api.services.uploads import UPLOADS, Upload, scratch
 from api.services.versions import VersionService
 from hotswap.config import Settings
@@ -87,7 +88,8 @@ class PresignedService:
         with scratch(self._scratch) as directory:
             brought = Upload(directory / "binary.zip", _fields(upload, body), upload.digest, upload.size_bytes)
             try:
-                await self._artifacts.take(key, brought.path, upload.digest, upload.size_bytes)
+                async with store_patience(f"give upload {upload.upload_id}", upload.size_bytes):
+                    await self._artifacts.take(key, brought.path, upload.digest, upload.size_bytes)
                 version = await self._versions.upload(plugin, brought, actor, once)
             except (Unavailable, NotFound):
                 raise

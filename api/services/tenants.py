@@ -32,8 +32,9 @@ Edit = Callable[[TenantPlugin], tuple[TenantPlugin, Facts, Facts]]
 
 
 class TenantService:
-    def __init__(self, unit_of_work: UnitOfWorkFactory) -> None:
+    def __init__(self, unit_of_work: UnitOfWorkFactory, reading: UnitOfWorkFactory) -> None:
         self._unit_of_work = unit_of_work
+        self._reading = reading
         self._check = ConfigCheck()
 
     # -- looking ----------------------------------------------------------------------------------------------------
@@ -41,20 +42,20 @@ class TenantService:
     async def list(self, tenant: str, page: Page, actor: Actor) -> tuple[list[TenantPluginOut], int]:
         """Every registered plugin as this tenant has it, by name. Raises Forbidden."""
         actor.require_tenant(tenant)
-        async with self._unit_of_work() as uow:
+        async with self._reading() as uow:
             plugins, total = await uow.plugins.list(PluginFilter(), page)
             return await _seen(uow, tenant, plugins), total
 
     async def get(self, tenant: str, plugin: str, actor: Actor) -> TenantPluginOut:
         """Raises Forbidden, NotFound."""
         actor.require_tenant(tenant)
-        async with self._unit_of_work() as uow:
+        async with self._reading() as uow:
             return (await _seen(uow, tenant, [await uow.plugins.get(plugin)]))[0]
 
     async def config(self, tenant: str, plugin: str, actor: Actor) -> ConfigOut:
         """Raises Forbidden, NotFound."""
         actor.require_tenant(tenant)
-        async with self._unit_of_work() as uow:
+        async with self._reading() as uow:
             await uow.plugins.get(plugin)
             row = await uow.tenants.find(tenant, plugin)
         return _config(row or TenantPlugin(tenant=tenant, plugin=plugin))
@@ -62,7 +63,7 @@ class TenantService:
     async def history(self, tenant: str, plugin: str, page: Page, actor: Actor) -> tuple[Sequence[TenantChange], int]:
         """Newest first. Raises Forbidden, NotFound."""
         actor.require_tenant(tenant)
-        async with self._unit_of_work() as uow:
+        async with self._reading() as uow:
             await uow.plugins.get(plugin)
             return await uow.tenants.history(tenant, plugin, page)
 

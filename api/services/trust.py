@@ -9,7 +9,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
 
@@ -42,6 +42,9 @@ log = logging.getLogger(__name__)
 LOOK_SECONDS = 2.0
 """How old what is believed may be: how soon a logout, a disabled user or a new key is known in every process."""
 
+MOST_VERIFIED = 1000
+"""Tokens remembered as right for LOOK_SECONDS: to verify one takes as long as to read a row."""
+
 EXTRA_LOOK_SECONDS = 1.0
 """Between looks that an unknown key id asks for: whoever invents ids must not make us read for each."""
 
@@ -52,6 +55,8 @@ class _Picture:
     keys: tuple[PublicKey, ...]
     ended: frozenset[str]
     looked_at: float
+    verified: dict[str, AccessClaims] = field(default_factory=dict)
+    """Tokens that `ring` has found right in every respect; only time can change that."""
 
 
 class TrustStore:
@@ -96,11 +101,18 @@ class TrustStore:
     def forget(self) -> None:
         """Look again at the next call: this process has just changed something."""
         if self._picture is not None:
-            self._picture = _Picture(self._picture.ring, self._picture.keys, self._picture.ended, float("-inf"))
+            self._picture = replace(self._picture, looked_at=float("-inf"))
 
     def _verified(self, picture: _Picture, token: str) -> AccessClaims:
         settings = self._settings
-        return picture.ring.verify(token, AccessClaims, settings.issuer, settings.audience, settings.clock_skew)
+        known = picture.verified.get(token)
+        if known is not None and time.time() < known.exp + settings.clock_skew.total_seconds():
+            return known
+        claims = picture.ring.verify(token, AccessClaims, settings.issuer, settings.audience, settings.clock_skew)
+        if len(picture.verified) >= MOST_VERIFIED:
+            picture.verified.clear()
+        picture.verified[token] = claims
+        return claims
 
     async def _current(self) -> _Picture:
         picture = self._picture
@@ -134,8 +146,7 @@ class TrustStore:
             if not self._away:
                 log.warning("keys and ended logins cannot be read; those of before hold on: %s", fault.message)
             self._away = True
-            old = self._picture
-            self._picture = _Picture(old.ring, old.keys, old.ended, self._clock())
+            self._picture = replace(self._picture, looked_at=self._clock())
             return self._picture
         self._away = False
         public = {key: PublicKey(kid=key.kid, public=key.public) for key in keys}

@@ -16,6 +16,7 @@ from api.schemas.plugins import VersionOut
 from api.services.actor import Actor
 from api.services.idempotency import Once, fingerprint
 from api.services.plugins import entry
+from api.services.store_patience import store_patience
 from api.services.uploads import DOWNLOADS, Upload, scratch
 from hotswap.config import SandboxSettings
 from hotswap.dependencies.check import declared_faults
@@ -57,6 +58,7 @@ class VersionService:
     def __init__(
         self,
         unit_of_work: UnitOfWorkFactory,
+        reading: UnitOfWorkFactory,
         artifacts: ArtifactStore,
         metrics: ApiMetrics,
         work_dir: Path,
@@ -65,6 +67,7 @@ class VersionService:
         guard: RegistrySignatureGuard,
     ) -> None:
         self._unit_of_work = unit_of_work
+        self._reading = reading
         self._artifacts = artifacts
         self._metrics = metrics
         self._work_dir = work_dir
@@ -111,7 +114,8 @@ class VersionService:
         signature = signature_in(upload.fields)
         await self._check_signature(plugin, manifest.version, upload, signature)
         key = artifact_key(plugin, upload.digest)
-        await self._artifacts.put(key, upload.path, upload.digest)
+        async with store_patience(f"take {plugin} {manifest.version}", upload.size_bytes):
+            await self._artifacts.put(key, upload.path, upload.digest)
         try:
             return await self._register(plugin, upload, manifest, signature, actor, once, request_hash)
         except Unavailable:
@@ -199,12 +203,12 @@ class VersionService:
 
     async def get(self, plugin: str, version: str) -> VersionOut:
         """Raises NotFound."""
-        async with self._unit_of_work() as uow:
+        async with self._reading() as uow:
             return VersionOut.of(await uow.versions.get(plugin, version))
 
     async def list(self, plugin: str, page: Page) -> tuple[list[VersionOut], int]:
         """Newest first. Raises NotFound without the plugin."""
-        async with self._unit_of_work() as uow:
+        async with self._reading() as uow:
             found, total = await uow.versions.list(plugin, page)
         return [VersionOut.of(version) for version in found], total
 
@@ -219,7 +223,8 @@ class VersionService:
                 )
             target = directory / "binary.zip"
             key = artifact_key(version.plugin, version.digest)
-            await self._artifacts.fetch(key, target, version.digest, max(version.size_bytes, self._max_bytes))
+            async with store_patience(f"give {version.plugin} {version.version}", version.size_bytes):
+                await self._artifacts.fetch(key, target, version.digest, max(version.size_bytes, self._max_bytes))
             yield target
 
 

@@ -7,14 +7,18 @@ versioning, which keeps what was there should anything overwrite it.
 """
 
 import asyncio
+import contextvars
 import hashlib
 import os
 import tempfile
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
-from typing import BinaryIO, TypeVar
+from types import TracebackType
+from typing import BinaryIO, Self, TypeVar
 
 import urllib3
 from minio import Minio
@@ -22,7 +26,9 @@ from minio.commonconfig import ENABLED
 from minio.datatypes import PostPolicy
 from minio.error import MinioException, S3Error
 from minio.versioningconfig import VersioningConfig
-from urllib3.exceptions import HTTPError
+from urllib3.connectionpool import ConnectionPool
+from urllib3.exceptions import HTTPError, ReadTimeoutError
+from urllib3.response import BaseHTTPResponse
 
 from hotswap.adapters.artifact_keys import (
     check_any_key,
@@ -43,8 +49,27 @@ _PART_BYTES = 16 * _CHUNK
 
 # Connect 2 s: a server on the same network answers in a millisecond or is gone. Read 10 s between two packets, not in all.
 _TIMEOUT = urllib3.Timeout(connect=2.0, read=10.0)
+
+
+class _Retry(urllib3.Retry):
+    """Repeats what broke, not what hung: who was silent for ten seconds will be again, and the caller waits all the while."""
+
+    def increment(
+        self,
+        method: str | None = None,
+        url: str | None = None,
+        response: BaseHTTPResponse | None = None,
+        error: Exception | None = None,
+        _pool: ConnectionPool | None = None,
+        _stacktrace: TracebackType | None = None,
+    ) -> Self:
+        if isinstance(error, ReadTimeoutError):
+            raise error
+        return super().increment(method, url, response, error, _pool, _stacktrace)
+
+
 # Two quick repeats hide a server's restart of its connection; longer outages are the caller's to retry (activities do).
-_RETRIES = urllib3.Retry(
+_RETRIES = _Retry(
     total=2,
     backoff_factor=0.1,
     status_forcelist=(500, 502, 503, 504),
@@ -54,6 +79,9 @@ _RETRIES = urllib3.Retry(
 )
 _ABSENT = {"NoSuchKey", "NoSuchVersion"}
 _MADE_ALREADY = {"BucketAlreadyOwnedByYou", "BucketAlreadyExists"}
+
+_THREADS = 16
+"""Of the store's own: as many as it has connections. One that hangs must not take those that other work runs in."""
 
 T = TypeVar("T")
 
@@ -88,6 +116,7 @@ class MinioArtifactStore:
         self._endpoint = settings.endpoint
         self._public = settings.public_endpoint or settings.endpoint
         self._tls = settings.tls if settings.public_tls is None else settings.public_tls
+        self._threads = ThreadPoolExecutor(_THREADS, "object-store")
         self._pool = urllib3.PoolManager(timeout=_TIMEOUT, retries=_RETRIES, maxsize=16)
         self._client = Minio(
             settings.endpoint,
@@ -138,23 +167,31 @@ class MinioArtifactStore:
 
     async def close(self) -> None:
         """Release the connections. Repeats are fine."""
+        self._threads.shutdown(wait=False)
         self._pool.clear()
 
     async def _run(self, work: Callable[[threading.Event], T]) -> T:
         stop = threading.Event()
+        run = contextvars.copy_context().run  # so that logs and spans know whose work it is
         try:
-            return await asyncio.to_thread(self._translated, work, stop)
+            return await asyncio.get_running_loop().run_in_executor(
+                self._threads, partial(run, self._translated, work, stop)
+            )
         finally:
             stop.set()
 
     def _translated(self, work: Callable[[threading.Event], T], stop: threading.Event) -> T:
         """Run in the thread. What the server or the network did wrong becomes Unavailable: a repeat may help."""
+        if stop.is_set():
+            raise _Stopped  # the caller went while this waited for a thread
         try:
             return work(stop)
         except S3Error as fault:
             raise Unavailable(f"the object store at {self._endpoint} refused: {fault.code}: {fault.message}") from fault
         except (MinioException, HTTPError) as fault:
-            raise Unavailable(f"the object store at {self._endpoint} does not answer: {_short(fault)}") from fault
+            raise Unavailable(
+                f"the object store at {self._endpoint} does not answer: {_short(fault)}; bring it back, then try again"
+            ) from fault
 
     def _ensure_bucket(self) -> None:
         if not self._client.bucket_exists(self._bucket):

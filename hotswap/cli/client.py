@@ -190,7 +190,9 @@ class ApiClient:
         partial = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}.part")
         digest = hashlib.sha256()
         try:
-            async with self._http.stream("GET", path) as response:
+            # The api checks the whole artifact before it sends the first byte; of a store that is in trouble it tells in 25 s.
+            patience = httpx.Timeout(300.0, connect=3.0)
+            async with self._http.stream("GET", path, timeout=patience) as response:
                 if not response.is_success:
                     await response.aread()
                     _answer(response)

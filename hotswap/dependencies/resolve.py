@@ -83,14 +83,15 @@ def _ordered(target: Release, changes: list[Release], serving: Serving) -> WayOu
 
 def tied(names: set[str], releases: Iterable[Release]) -> set[str]:
     """The plugins that these releases tie to `names`, by needing or by ruling out, in either direction, any way off."""
-    groups = [{release.plugin, *_named(release)} for release in releases]
+    groups = [{release.plugin, *named_by(release)} for release in releases]
     found = set(names)
     while touching := [group for group in groups if group & found and not group <= found]:
         found |= set().union(*touching)
     return found
 
 
-def _named(release: Release) -> Iterator[str]:
+def named_by(release: Release) -> Iterator[str]:
+    """The plugins that a release needs or rules out."""
     for dependency in release.plugin_dependencies:
         yield dependency.name
         try:

@@ -23,3 +23,10 @@ class DependencyStore(Protocol):
     async def releases(self, plugins: Iterable[str]) -> Sequence[KnownRelease]:
         """Every registered version of these plugins, by plugin, newest first. Unknown plugins have none."""
         ...
+
+    async def lock(self, environment: str, release: Release) -> None:
+        """Until this unit ends, hold up others that lock a release which is tied to this one, in either direction.
+
+        What `serving` tells afterwards stays true of those until then. Others are not held up.
+        """
+        ...

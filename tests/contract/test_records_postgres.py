@@ -18,6 +18,8 @@ from hotswap.config import PostgresSettings
 from hotswap.domain.deployment import Environment
 from hotswap.domain.errors import InvalidInput, Unavailable
 from hotswap.domain.lifecycle import DeploymentStatus
+from hotswap.domain.registry import Page
+from hotswap.ports.records import PluginFilter
 from tests.contract.databases import execute
 from tests.contract.factories import (
     EPOCH,
@@ -37,6 +39,31 @@ async def test_a_number_no_column_holds_is_invalid_input(database: Database) -> 
         await uow.plugins.add(make_plugin("big"))
         with pytest.raises(InvalidInput, match="out of range"):
             await uow.versions.add(make_version("big", size_bytes=2**70))
+
+
+async def test_a_unit_that_only_reads_opens_no_transaction_and_writes_nothing(
+    database: Database, database_url: str
+) -> None:
+    async with database.unit_of_work() as uow:
+        for number in range(30):
+            await uow.plugins.add(make_plugin(f"plugin-{number:02}"))
+        await uow.commit()
+    async with database.reading() as uow:
+        found, total = await uow.plugins.list(PluginFilter(), Page(limit=5, offset=5))
+        assert ([plugin.name for plugin in found], total) == ([f"plugin-{number:02}" for number in range(5, 10)], 30)
+        states = (
+            "SELECT DISTINCT state FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
+        )
+        with psycopg.connect(database_url) as connection:
+            assert connection.execute(states).fetchall() == [("idle",)]
+        with pytest.raises(RuntimeError, match="more than SELECT"):
+            await uow.plugins.delete("plugin-00")
+        with pytest.raises(RuntimeError, match="more than SELECT"):
+            await uow.plugins.add(make_plugin("another"))
+    async with database.unit_of_work() as uow:  # on a connection that has read
+        await uow.plugins.delete("plugin-00")
+    async with database.reading() as uow:
+        assert (await uow.plugins.get("plugin-00")).name == "plugin-00", "what was not committed was undone"
 
 
 async def test_a_fault_never_shows_what_was_stored(database: Database) -> None:

@@ -188,6 +188,7 @@ def make_site(
     container = Container(
         settings=settings,
         unit_of_work=records.unit_of_work,
+        reading=getattr(records, "reading", None),  # of a real database
         artifacts=artifacts,
         events=events,
         rollouts=rollouts,

@@ -40,7 +40,7 @@ async def test_of_a_hundred_starts_at_once_one_runs_and_the_others_are_told_whic
     container = site.container
     guard = guard_of(container.settings.signatures, container.unit_of_work)
     container.deployments = DeploymentService(
-        container.unit_of_work, rollouts, container.settings, container.metrics, guard
+        container.unit_of_work, container.unit_of_work, rollouts, container.settings, container.metrics, guard
     )
     container.commands = CommandService(container.unit_of_work, rollouts, container.deployments, container.metrics)
     await site.ship(name)

@@ -140,6 +140,31 @@ async def test_an_expired_token_says_so_and_the_leeway_is_bounded(site: Site) ->
     assert (await me(site, ended(0))).status_code == 200, "clocks differ by some seconds"
 
 
+async def test_a_token_that_is_remembered_as_right_ends_on_time(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("api.services.trust.LOOK_SECONDS", 1000.0)
+    token = (await logged_in(site, "ada", "Viewer"))["token"]
+    key = await own_key(site)
+    leeway = int(site.container.settings.auth.clock_skew.total_seconds())
+    claims = {**part_of(token, 1), "exp": int(time.time()) - leeway + 2}
+    ending = jwt.encode(claims, key.key, "EdDSA", headers=part_of(token, 0))
+    assert (await me(site, ending)).status_code == 200
+    async with asyncio.timeout(20):
+        while (answer := await me(site, ending)).status_code == 200:
+            await asyncio.sleep(0.1)
+    assert "expired" in error_of(answer, 401, "UNAUTHORIZED")["message"]
+
+
+async def test_tokens_remembered_as_right_are_bounded(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("api.services.trust.LOOK_SECONDS", 1000.0)
+    monkeypatch.setattr("api.services.trust.MOST_VERIFIED", 3)
+    tokens = [(await logged_in(site, name, "Viewer"))["token"] for name in ("ada", "bob", "cem", "dia", "eve")]
+    for token in tokens * 2:
+        assert (await me(site, token)).status_code == 200
+    picture = site.container.trust._picture
+    assert picture is not None
+    assert 0 < len(picture.verified) <= 3
+
+
 async def test_a_data_plane_token_is_no_api_token(site: Site) -> None:
     made = (await site.admin.post(f"{API}/tenants/acme/tokens")).json()
     error_of(await me(site, made["token"]), 401, "UNAUTHORIZED")

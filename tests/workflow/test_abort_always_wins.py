@@ -1,5 +1,6 @@
 """An abort (or a cancel through Temporal) that comes together with an activity's answer is obeyed like any other."""
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from datetime import timedelta
 from pathlib import Path
@@ -9,8 +10,12 @@ import pytest
 from temporalio.client import WorkflowFailureError, WorkflowHandle
 
 from hotswap.domain.lifecycle import DeploymentStatus
+from hotswap.domain.registry import Page
+from hotswap.domain.routes import RouteOrder
+from hotswap.ports.node_runtime import NodeReport
+from hotswap.ports.records import DeploymentFilter, DeploymentRow
 from hotswap.ports.sandbox import TrialReport
-from tests.workflow.world import ScriptedTrial, World, direct, send
+from tests.workflow.world import ScriptedTrial, World, canary, direct, send, until
 
 
 class StoppedInTheMiddle(ScriptedTrial):
@@ -55,3 +60,36 @@ async def test_a_cancel_that_crosses_the_trials_end_is_obeyed(world: World) -> N
         progress = await handle.query("status")
     assert progress["status"] == "Aborted"
     assert all(not node.orders for node in world.nodes)
+
+
+async def test_a_cancel_that_comes_while_it_is_undone_leaves_a_whole_record(world: World) -> None:
+    async with world.working():
+        await world.serve_first_version()
+        handle = await world.start(world.request(canary((50, 100), period=timedelta(hours=1))))
+        await until(handle, lambda p: p.set_weight_percent == 50)
+        node, may_go_back = world.nodes[0], asyncio.Event()
+        apply = node.apply
+
+        async def slowly(order: RouteOrder) -> NodeReport:
+            await may_go_back.wait()
+            return await apply(order)
+
+        node.apply = slowly  # type: ignore[method-assign]
+        await send(handle, "abort", reason="no good")
+        await until(handle, lambda p: p.status is DeploymentStatus.ROLLING_BACK)
+        await handle.cancel()
+        await handle.query("status")  # answered by a worker that has seen the cancel
+        may_go_back.set()
+        with pytest.raises(WorkflowFailureError):
+            await handle.result()
+    [*_, row] = await rows(world)
+    assert (row.progress.status, row.progress.outcome_reason) == (DeploymentStatus.ABORTED, "aborted by ada: no good")
+    assert row.progress.finished_at is not None
+    assert (await world.route()).candidate is None
+
+
+async def rows(world: World) -> list[DeploymentRow]:
+    """Oldest first."""
+    async with world.records.unit_of_work() as uow:
+        found, _ = await uow.deployments.list(DeploymentFilter(plugin=world.name), Page(limit=100))
+    return sorted(found, key=lambda row: row.progress.to_version)

@@ -1,11 +1,15 @@
 """Waits of hours and days, with time skipped: real durations, expiry, and histories that stay small."""
 
-from datetime import timedelta
+from collections.abc import Sequence
+from datetime import datetime, timedelta
 
 import pytest
 
 from hotswap.domain.deployment import CanaryConfig, Environment
 from hotswap.domain.lifecycle import DeploymentStatus
+from hotswap.domain.registry import NodeRecord
+from hotswap.ports.metrics import Readings
+from tests.workflow.skipping import skip
 from tests.workflow.world import Arm, World, canary, direct, send, until
 from workflows import gates
 
@@ -71,6 +75,38 @@ async def test_rollback_after_continue_as_new_still_undoes(skipping: World, monk
         progress = await skipping.deploy(request)
     assert progress.status is DeploymentStatus.ROLLED_BACK
     assert all(node.loaded == {"1.0.0"} for node in skipping.nodes)
+
+
+async def test_who_resumes_after_a_weekend_of_doubt_gets_the_whole_step_again(
+    skipping: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The evidence was not enough, so it held for a person; the run was continued as new before one came."""
+    world = skipping
+    monkeypatch.setattr(gates, "HISTORY_LIMIT", 120)
+    async with world.working():
+        await world.serve_first_version()
+        quiet, world.figures.default = world.figures.default, Arm(requests=0)
+        config = canary((50, 100), period=timedelta(hours=1), on_inconclusive="pause")
+        handle = await world.start(
+            world.request(config.model_copy(update={"evaluation_interval": timedelta(minutes=10)}))
+        )
+        await skip(world, timedelta(days=2))
+        held = await until(handle, lambda p: p.status is DeploymentStatus.PAUSED)
+        assert "the evidence is inconclusive" in held.waiting_for
+        latest = await world.client.get_workflow_handle(handle.id).describe()
+        assert latest.run_id != handle.first_execution_run_id, "the run never continued as new"
+        at_resume, read = world.figures.looks, world.figures.read
+
+        async def tell_in_the_second_look(nodes: Sequence[NodeRecord], plugin: str, since: datetime) -> Readings:
+            if world.figures.looks > at_resume:
+                world.figures.default = quiet
+            return await read(nodes, plugin, since)
+
+        monkeypatch.setattr(world.figures, "read", tell_in_the_second_look)
+        await send(handle, "resume", reason="look on")
+        await skip(world, timedelta(hours=4))
+        progress = await until(handle, lambda p: p.status is not DeploymentStatus.IN_PROGRESS)
+    assert progress.status is DeploymentStatus.COMPLETED, progress.waiting_for
 
 
 async def test_pause_of_a_day_does_not_eat_the_step(skipping: World) -> None:

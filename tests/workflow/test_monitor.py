@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Callable
 from datetime import timedelta
+from typing import Any
 
 import pytest
 from temporalio.client import WorkflowExecutionStatus
@@ -12,6 +13,7 @@ from hotswap.domain.analysis import HostReport
 from hotswap.domain.deployment import DeploymentProgress
 from hotswap.domain.lifecycle import DeploymentStatus
 from hotswap.domain.registry import Page
+from hotswap.ports.metrics import Readings
 from hotswap.ports.records import DeploymentFilter
 from tests.workflow.aftercare import held, monitor_of, monitor_state, tell
 from tests.workflow.skipping import skip
@@ -310,6 +312,41 @@ async def test_a_monitor_runs_for_days_and_its_histories_stay_small(
         assert later.run_id != first, "it never continued as new"
         assert later.history_length < 250
         assert (await monitor_state(world)).looks >= 100
+
+
+async def test_a_newer_subject_that_comes_as_a_run_ends_is_not_lost(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(outlive, "HISTORY_LIMIT", 10)  # after each look
+    async with world.working():
+        await world.serve_first_version()
+        await world.deploy(world.request(direct(monitor_interval=QUICK)))
+        subject = (await monitor_state(world)).subject
+        newer = subject.model_copy(update={"deployment_id": f"dep_{'f' * 32}"})
+        told: list[str] = []
+
+        def tell_in_the_middle_of_a_look(node_id: str, plugin: str) -> tuple[HostReport, ...]:
+            if not told:
+                told.append(node_id)
+                signals.append(asyncio.create_task(monitor_of(world).signal("watch", newer)))
+            return well(node_id, plugin)
+
+        signals: list[asyncio.Task[None]] = []
+        read = world.figures.read
+
+        async def slowly(*asked: Any) -> Readings:
+            readings = await read(*asked)
+            await asyncio.gather(*signals)
+            return readings
+
+        well, world.figures.hosts = world.figures.hosts, tell_in_the_middle_of_a_look
+        monkeypatch.setattr(world.figures, "read", slowly)
+        async with asyncio.timeout(20):
+            while not told or (await monitor_state(world)).looks == 0:
+                await asyncio.sleep(0.02)
+            while (await monitor_state(world)).subject.deployment_id == subject.deployment_id:
+                await asyncio.sleep(0.02)
+        assert (await monitor_state(world)).subject.deployment_id == newer.deployment_id
 
 
 async def test_the_window_waits_for_a_deployment_that_runs(skipping: World) -> None:

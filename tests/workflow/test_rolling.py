@@ -223,3 +223,17 @@ async def promote_when_watching(handle: WorkflowHandle[Any, DeploymentProgress])
     await until(
         handle, lambda p: p.route_generation > before.route_generation or p.status is DeploymentStatus.COMPLETED
     )
+
+
+async def test_after_a_rolling_update_that_was_terminated_the_next_deployment_begins_afresh(wide: World) -> None:
+    """The route that it left names nodes that have switched, to a version that nobody deploys any more."""
+    async with wide.working():
+        await wide.serve_first_version()
+        handle = await wide.start(wide.request(rolling(wait_between_batches=timedelta(hours=1))))
+        await until(handle, lambda p: p.step_title.startswith("switch") and p.set_weight_percent > 0)
+        assert (await wide.route()).switched_nodes
+        await handle.terminate("by accident")
+        async with asyncio.timeout(30):
+            progress = await wide.deploy(wide.request(rolling()))
+    assert progress.status is DeploymentStatus.COMPLETED, progress.outcome_reason
+    assert (await batches(wide))[-4:] == [("1",), ("1", "2"), ("1", "2", "3"), ("1", "2", "3", "4")]

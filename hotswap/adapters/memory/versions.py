@@ -40,6 +40,10 @@ class MemoryDependencyStore:
         rows.sort(key=lambda row: row.plugin)
         return [KnownRelease(release=_release(row), status=row.status) for row in rows]
 
+    async def lock(self, environment: str, release: Release) -> None:
+        rules.check_storable({"environment": environment})
+        await self._transaction.writing()  # one at a time, whatever they write
+
 
 def _release(row: PluginVersion) -> Release:
     return Release(plugin=row.plugin, version=row.version, dependencies=row.manifest.dependencies)

@@ -4,7 +4,7 @@ from collections.abc import Collection, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Row, cast, delete, exists, func, literal, select, text, true, update
+from sqlalchemy import Row, bindparam, cast, delete, exists, func, literal, select, text, true, update
 from sqlalchemy.dialects.postgresql import JSONB, insert
 
 from hotswap.adapters import record_rules, tenant_rules
@@ -112,7 +112,7 @@ class PostgresTenantStore:
 
     async def routes(self, plugins: Collection[str]) -> Sequence[RouteRecord]:
         record_rules.check_storable({"plugins": list(plugins)})
-        return [_route(row) for row in await self._session.all(_latest_routes(plugins))]
+        return [_route(row) for row in await self._session.all(_LATEST_ROUTES, {"wanted": list(plugins)})]
 
     async def worn(self, plugins: Collection[str]) -> Sequence[tuple[str, str, VersionStatus]]:
         record_rules.check_storable({"plugins": list(plugins)})
@@ -287,7 +287,7 @@ def _json(value: Any) -> Any:
     return text("NULL") if value is None else value
 
 
-def _latest_routes(wanted: Collection[str]) -> Any:
+def _latest_routes() -> Any:
     """Lateral, one index look-up for each environment and plugin, however many generations there are."""
     latest = (
         select(routes)
@@ -299,9 +299,13 @@ def _latest_routes(wanted: Collection[str]) -> Any:
     return (
         select(latest)
         .select_from(environments.join(plugins, true()).join(latest, true()))
-        .where(plugins.c.plugin_id.in_(wanted))
+        .where(plugins.c.plugin_id.in_(bindparam("wanted", expanding=True)))
         .order_by(plugins.c.plugin_id, environments.c.rank)
     )
+
+
+_LATEST_ROUTES = _latest_routes()
+"""Made once: to put its lateral columns together anew takes longer than PostgreSQL takes to answer."""
 
 
 def _newest_changes(query: Any, tenant: str, plugin: str) -> Any:

@@ -50,8 +50,9 @@ class PostgresUnitOfWork:
     A refusal (Conflict, NotFound, StaleGeneration, InvalidInput) leaves the transaction usable; Unavailable ends it.
     """
 
-    def __init__(self, engine: AsyncEngine) -> None:
-        self._session = Session(engine)
+    def __init__(self, engine: AsyncEngine, *, reading: bool = False) -> None:
+        """`reading`: as hotswap.adapters.postgres.session has it."""
+        self._session = Session(engine, reading=reading)
         self.plugins: records.PluginStore = PostgresPluginStore(self._session)
         self.versions: records.VersionStore = PostgresVersionStore(self._session)
         self.deployments: records.DeploymentStore = PostgresDeploymentStore(self._session)

@@ -12,6 +12,7 @@ from hotswap.adapters import record_rules as rules
 from hotswap.adapters.postgres.session import Session
 from hotswap.adapters.postgres.tables import pending_uploads, plugin_versions, plugins, publisher_keys, routes
 from hotswap.dependencies.models import Release
+from hotswap.dependencies.resolve import named_by
 from hotswap.domain.manifest import Dependency
 from hotswap.domain.registry import Page
 from hotswap.domain.signatures import PublisherKey
@@ -61,6 +62,14 @@ class PostgresDependencyStore:
             .order_by(columns.plugin_id, columns.precedence.desc(), columns.version.desc())
         )
         return [KnownRelease(release=_release(row), status=row.status) for row in rows]
+
+    async def lock(self, environment: str, release: Release) -> None:
+        """Its own name for itself alone, the names it speaks of beside others that do: so two that are tied, and only those,
+        meet at a name. All take names in one order, so that none waits for another in a circle."""
+        rules.check_storable({"environment": environment})
+        for name in sorted({release.plugin, *named_by(release)}):
+            take = func.pg_advisory_xact_lock if name == release.plugin else func.pg_advisory_xact_lock_shared
+            await self._session.run(select(take(func.hashtextextended(f"first tenant {environment} {name}", 0))))
 
 
 def _release(row: Row[Any]) -> Release:
