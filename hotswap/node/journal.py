@@ -116,7 +116,7 @@ class Counted:
             "failures": slot.failures,
             "rejected": rejected,
             "buckets": list(slot.buckets.items()),
-            "flood": [flood.requests, list(flood.buckets.items())],
+            **({"flood": [flood.requests, list(flood.buckets.items())]} if flood.requests or flood.buckets else {}),
         }
 
 

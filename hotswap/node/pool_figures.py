@@ -78,7 +78,7 @@ class PoolFigures:
         now = monotonic()
         for plugin, version, told in counts:
             slot = Slot(now, told["requests"], told["errors"], told["failures"], dict(told["buckets"]))
-            turned_away, buckets = told["flood"]
+            turned_away, buckets = told.get("flood", (0, ()))
             flood = Slot(now, turned_away, turned_away, turned_away, dict(buckets)) if turned_away or buckets else None
             self._book.counter(plugin, version).absorb(now, slot, told["rejected"], flood)
 
