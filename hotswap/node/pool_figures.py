@@ -78,7 +78,9 @@ class PoolFigures:
         now = monotonic()
         for plugin, version, told in counts:
             slot = Slot(now, told["requests"], told["errors"], told["failures"], dict(told["buckets"]))
-            self._book.counter(plugin, version).absorb(now, slot, told["rejected"])
+            turned_away, buckets = told.get("flood", (0, ()))
+            flood = Slot(now, turned_away, turned_away, turned_away, dict(buckets)) if turned_away or buckets else None
+            self._book.counter(plugin, version).absorb(now, slot, told["rejected"], flood)
 
     def buried(self, process: RouterProcess) -> None:
         """It has ended: what it counted for good stays counted, and what it did not live to tell is read from its journal."""
