@@ -59,6 +59,11 @@ class PoolFigures:
         return self._gauge("queued")
 
     @property
+    def unsettled(self) -> int:
+        """Requests that have ended and are not among the figures yet (hotswap.node.strain)."""
+        return self._gauge("unsettled")
+
+    @property
     def metered(self) -> int:
         return self._gauge("metered")
 

@@ -62,6 +62,11 @@ class Queues:
         """Whether any version was too busy so far. While none was, calls under way tell enough."""
         return bool(self._backlogs)
 
+    @property
+    def unsettled(self) -> int:
+        """Requests that have ended and are counted when their stretch is over, a second later at most."""
+        return sum(strain.unsettled for strain in self._strains.values())
+
     def is_behind(self, host: ServedVersion, handle: CallTaker) -> bool:
         """Whether the process has enough before it, or others wait for its version already."""
         backlog = self._backlogs.get(host)

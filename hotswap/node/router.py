@@ -170,6 +170,10 @@ class Router:
         return self._queues.size
 
     @property
+    def unsettled(self) -> int:
+        return self._queues.unsettled
+
+    @property
     def metered(self) -> int:
         return len(self._meters)
 
@@ -289,8 +293,7 @@ class Router:
         assert host is not None
         now = self.now()
         if reply.ok:
-            counts = self._queues.counts(host) if self._queues.known else host.counter
-            counts.record(now, now - exchange.started, Result.OK)
+            self._queues.counts(host).record(now, now - exchange.started, Result.OK)
             self._end(exchange)
             answer = self._answers.result(host.ref.version, reply.body, self._connection_line(exchange))
             exchange.connection.complete(exchange, answer)

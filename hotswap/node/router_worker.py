@@ -263,7 +263,7 @@ class RouterWorker:
 
     def _gauges_now(self) -> dict[str, int]:
         router = self._router
-        names = ("connections", "in_flight", "waiting", "queued", "metered")
+        names = ("connections", "in_flight", "waiting", "queued", "unsettled", "metered")
         return {name: getattr(router, name) for name in names}
 
     async def _go_on_telling(self) -> None:

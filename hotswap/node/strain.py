@@ -70,6 +70,11 @@ class Strain:
         """Whether anybody had to wait lately."""
         return bool(self._asked)
 
+    @property
+    def unsettled(self) -> int:
+        """Requests that have ended in this stretch."""
+        return self._ended.requests + self._turned_away + self._elsewhere
+
     def asked(self, tenant: str, waiting: int) -> None:
         """One more request finds the version too busy and so many waiting."""
         self._asked[tenant] = self._asked.get(tenant, 0.0) + 1.0
