@@ -14,6 +14,7 @@ const TITLES = {
   "error-rate-vs-baseline": "More failures than the old version",
   "latency-p99": "Requests slower than the p99 limit",
   "latency-vs-baseline": "Requests slower than the old version's tail",
+  flooded: "Requests turned away for one tenant's flood",
 };
 
 const OWN = "provider"; // a metric that the rollout brought itself has one, and a unit of its own

@@ -71,6 +71,7 @@ def _judge_metrics(
         metrics.latency_against_baseline(sample, limits, alpha)
         if compared
         else metrics.not_compared("latency-vs-baseline", sample),
+        *((metrics.flooded(sample, limits),) if sample.candidate.flooded else ()),
     )
 
 

@@ -203,6 +203,27 @@ def latency_against_baseline(sample: Sample, limits: Thresholds, alpha: float) -
     )
 
 
+def flooded(sample: Sample, limits: Thresholds) -> MetricVerdict:
+    """Share of the candidate's requests turned away for one tenant's flood. Never a fail: the version serves all others.
+
+    Past `max_error_rate` no pass either: a version that became too slow for its one large tenant looks the same.
+    """
+    arm = sample.candidate
+    share = arm.flooded / (arm.requests + arm.flooded)
+    within = share <= limits.max_error_rate
+    return MetricVerdict(
+        metric="flooded",
+        outcome=Outcome.PASS if within else Outcome.INCONCLUSIVE,
+        n=arm.requests + arm.flooded,
+        estimate=share,
+        threshold=limits.max_error_rate,
+        explanation=f"{percent(share)} of {arm.requests + arm.flooded:,} requests of {arm.version} were turned away because "
+        "one tenant asked for more than it serves while it could serve all others (the nodes' logs name it); allowed "
+        f"{percent(limits.max_error_rate)}"
+        + ("" if within else ". It fails no version: give that tenant a quota, or promote by hand if it floods"),
+    )
+
+
 def not_compared(metric: str, sample: Sample) -> MetricVerdict:
     """A comparison that the plan rules out: no earlier version, or no tenant left on it. It neither passes nor blocks."""
     if sample.baseline is None:

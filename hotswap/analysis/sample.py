@@ -12,12 +12,16 @@ from hotswap.domain.analysis import HostReport, NodeFigures, VersionFigures
 
 @dataclass(frozen=True, slots=True)
 class Arm:
-    """One version's traffic, all nodes together. `errors` includes what the platform itself could not serve."""
+    """One version's traffic, all nodes together. `errors` includes what the platform itself could not serve.
+
+    What one tenant's flood had turned away (`flooded`) is in neither count, and what waited beside it has no latency here.
+    """
 
     version: str
     requests: int = 0
     errors: int = 0
     latencies: dict[int, int] = field(default_factory=dict)
+    flooded: int = 0
 
     @property
     def timed(self) -> int:
@@ -64,12 +68,18 @@ def collect(figures: Sequence[NodeFigures], candidate: str, baseline: str | None
 
 def _arm(version: str, counted: Sequence[VersionFigures]) -> Arm:
     mine = [figures for figures in counted if figures.version == version]
+    floods = [figures.flood for figures in mine if figures.flood is not None]
+    flooded = sum(min(figures.flood.turned_away, figures.errors) for figures in mine if figures.flood is not None)
+    latencies = merge(_sane(figures.latency_buckets) for figures in mine)
+    for index, count in merge(_sane(flood.latency_buckets) for flood in floods).items():
+        latencies[index] = latencies.get(index, 0) - count
     return Arm(
         version=version,
         # A request is counted and its failure a moment later, or the other way round: never more errors than requests.
-        requests=sum(max(figures.requests, figures.errors) for figures in mine),
-        errors=sum(figures.errors for figures in mine),
-        latencies=merge(_sane(figures.latency_buckets) for figures in mine),
+        requests=sum(max(figures.requests, figures.errors) for figures in mine) - flooded,
+        errors=sum(figures.errors for figures in mine) - flooded,
+        latencies={index: count for index, count in latencies.items() if count > 0},
+        flooded=flooded,
     )
 
 

@@ -62,8 +62,18 @@ class Thresholds(Model):
     alpha: float = Field(default=0.05, gt=0, lt=0.5)
 
 
+class FloodFigures(Model):
+    """What one tenant did to a version by asking for more than it serves, while it could have served all others.
+
+    `turned_away` of the version's failures are due to that. `latency_buckets` of its latencies are of calls that waited beside it.
+    """
+
+    turned_away: int = Field(default=0, ge=0)
+    latency_buckets: dict[int, int] = Field(default_factory=dict)
+
+
 class VersionFigures(Model):
-    """What the nodes counted for one version in one window.
+    """What the nodes counted for one version in one window, floods included.
 
     `latency_buckets` maps a log-linear bucket index (hotswap.analysis.histogram) to a count.
     `errors` are requests the plugin or its host failed; `failures` a subset: the platform could not serve at all.
@@ -74,6 +84,8 @@ class VersionFigures(Model):
     errors: int = Field(default=0, ge=0)
     failures: int = Field(default=0, ge=0)
     latency_buckets: dict[int, int] = Field(default_factory=dict)
+    flood: FloodFigures | None = Field(default=None, exclude_if=lambda value: value is None)
+    """Left out while there was none: a worker of the release before refuses what it does not know."""
 
 
 class HostReport(Model):

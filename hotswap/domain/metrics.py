@@ -24,6 +24,7 @@ BUILT_IN = (
     "error-rate-vs-baseline",
     "latency-p99",
     "latency-vs-baseline",
+    "flooded",
 )
 """What hotswap.analysis.judge weighs anyway, by `thresholds`; an own metric needs a name of its own."""
 

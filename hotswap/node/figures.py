@@ -15,7 +15,7 @@ from time import monotonic
 from pydantic import BaseModel
 
 from hotswap.analysis.histogram import bucket_of
-from hotswap.domain.analysis import VersionFigures
+from hotswap.domain.analysis import FloodFigures, VersionFigures
 
 FINE_SECONDS = 300
 """How far back windows resolve to a second; further back to a minute."""
@@ -41,6 +41,23 @@ class Slot:
     errors: int = 0
     failures: int = 0
     buckets: dict[int, int] = field(default_factory=dict)
+
+    def count(self, elapsed: float, result: Result) -> None:
+        """One request that ended after `elapsed` seconds. Failures have no latency: nothing ran."""
+        self.requests += 1
+        if result:
+            self.errors += 1
+            if result is Result.FAILURE:
+                self.failures += 1
+                return
+        index = bucket_of(elapsed * 1000.0)
+        self.buckets[index] = self.buckets.get(index, 0) + 1
+
+    def turned_away(self, count: int) -> None:
+        """So many requests that the version was too busy for."""
+        self.requests += count
+        self.errors += count
+        self.failures += count
 
     def add(self, other: "Slot") -> None:
         self.requests += other.requests
@@ -76,10 +93,21 @@ ToldSlot = tuple[float, int, int, int, list[int]]
 
 
 class ToldCounter(BaseModel):
-    """A VersionCounter on its way to another process of this machine."""
+    """A VersionCounter on its way to another process of this machine, perhaps of another release."""
 
     seconds: list[ToldSlot]
     minutes: list[ToldSlot]
+    flood: "ToldCounter | None" = None
+
+    @classmethod
+    def joined(cls, every: "list[ToldCounter]") -> "ToldCounter":
+        """What all of them say, as one."""
+        floods = [told.flood for told in every if told.flood is not None]
+        return cls(
+            seconds=sorted(slot for told in every for slot in told.seconds),
+            minutes=sorted(slot for told in every for slot in told.minutes),
+            flood=cls.joined(floods) if floods else None,
+        )
 
 
 def _told(slot: Slot) -> ToldSlot:
@@ -101,7 +129,7 @@ def _heard(told: ToldSlot) -> Slot:
 class VersionCounter:
     """The figures of one version of one plugin on this node. Times are of one monotonic clock, in seconds."""
 
-    __slots__ = ("_closed", "_minute", "_minutes", "_second", "_seconds", "last_at", "loads", "rejected")
+    __slots__ = ("_closed", "_minute", "_minutes", "_second", "_seconds", "flood", "last_at", "loads", "rejected")
 
     def __init__(self, now: float) -> None:
         self._second = Slot(now // 1)
@@ -113,6 +141,8 @@ class VersionCounter:
         """Requests that were the caller's fault (unknown method): in no window, so that a caller cannot fail a version."""
         self.loads: dict[int, int] = {}
         """Histogram of how long its hosts took to load."""
+        self.flood: VersionCounter | None = None
+        """What one tenant's flood did to this version (hotswap.node.strain), in none of the counts here; None before the first."""
         self.last_at = now
 
     def loaded(self, milliseconds: float) -> None:
@@ -125,37 +155,33 @@ class VersionCounter:
         second = self._second
         if now >= second.start + 1.0:
             second = self._turn(now)
-        second.requests += 1
-        if result:
-            second.errors += 1
-            if result is Result.FAILURE:
-                second.failures += 1
-                return
-        index = bucket_of(elapsed * 1000.0)
-        buckets = second.buckets
-        buckets[index] = buckets.get(index, 0) + 1
+        second.count(elapsed, result)
 
     def reject(self) -> None:
         """Count one request that was the caller's fault."""
         self.rejected += 1
 
-    def absorb(self, now: float, counted: Slot, rejected: int) -> None:
-        """Add what a router process counted until now, a moment ago at most."""
+    def absorb(self, now: float, counted: Slot, rejected: int = 0, flood: Slot | None = None) -> None:
+        """Add what was counted until now, a moment ago at most."""
         if now >= self._second.start + 1.0:
             self._turn(now)
         self._second.add(counted)
         self.rejected += rejected
+        if flood is not None:
+            if self.flood is None:
+                self.flood = VersionCounter(now)
+            self.flood.absorb(now, flood)
 
     def _turn(self, now: float) -> Slot:
         """Close the second that is over, and the minute if that is; drop what is too old."""
         done = self._second
-        if done.requests:
+        if done.requests or done.buckets:
             self.last_at = done.start
             self._seconds.append(done)
             self._closed.add(done)
             self._minute.add(done)
         if now >= self._minute.start + 60.0:
-            if self._minute.requests:
+            if self._minute.requests or self._minute.buckets:
                 self._minutes.append(_PackedMinute.of(self._minute))
             self._minute = Slot(now // 60 * 60)
         while self._seconds and self._seconds[0].start < now - FINE_SECONDS - 1:
@@ -190,8 +216,10 @@ class VersionCounter:
         minute.add(self._minute)
         minute.add(self._second)
         return ToldCounter(
-            seconds=[_told(one) for one in (*self._seconds, self._second) if one.requests],
-            minutes=[_told(one.slot()) for one in self._minutes] + ([_told(minute)] if minute.requests else []),
+            seconds=[_told(one) for one in (*self._seconds, self._second) if one.requests or one.buckets],
+            minutes=[_told(one.slot()) for one in self._minutes]
+            + ([_told(minute)] if minute.requests or minute.buckets else []),
+            flood=None if self.flood is None else self.flood.told(),
         )
 
     @classmethod
@@ -201,6 +229,8 @@ class VersionCounter:
         made._seconds.extend(_heard(one) for one in told.seconds)
         made._minutes.extend(_PackedMinute.of(_heard(one)) for one in told.minutes)
         made.last_at = max((one[0] for one in (*told.seconds, *told.minutes)), default=0.0)
+        if told.flood is not None:
+            made.flood = cls.of(told.flood)
         return made
 
     @property
@@ -209,10 +239,12 @@ class VersionCounter:
         return self._second.start if self._second.requests else self.last_at
 
     def totals(self) -> Slot:
-        """Everything since this counter was made (a copy)."""
+        """Everything since this counter was made, floods too (a copy)."""
         total = Slot(self._closed.start)
         total.add(self._closed)
         total.add(self._second)
+        if self.flood is not None:
+            total.add(self.flood.totals())
         return total
 
 
@@ -233,11 +265,7 @@ class FigureBook:
     def told(self, plugin: str, version: str) -> ToldCounter:
         """What this process and those before it counted of a version, for the one that takes its place."""
         parts = [held[plugin, version] for held in (self._inherited, self._counters) if (plugin, version) in held]
-        every = [part.told() for part in parts]
-        return ToldCounter(
-            seconds=sorted(slot for told in every for slot in told.seconds),
-            minutes=sorted(slot for told in every for slot in told.minutes),
-        )
+        return ToldCounter.joined([part.told() for part in parts])
 
     def counter(self, plugin: str, version: str) -> VersionCounter:
         """The counter, made at the first call; routes keep it so that the hot path looks nothing up."""
@@ -258,10 +286,13 @@ class FigureBook:
         for key in sorted(self._counters.keys() | self._inherited.keys()):
             name, version = key
             if name == plugin:
-                slot = Slot(start)
+                slot, flood = Slot(start), Slot(start)
                 for held in (self._inherited, self._counters):
                     if key in held:
                         slot.add(held[key].window(start, now))
+                        if (beside := held[key].flood) is not None:
+                            flood.add(beside.window(start, now))
+                slot.add(flood)
                 versions.append(
                     VersionFigures(
                         version=version,
@@ -269,6 +300,9 @@ class FigureBook:
                         errors=slot.errors,
                         failures=slot.failures,
                         latency_buckets=slot.buckets,
+                        flood=FloodFigures(turned_away=flood.requests, latency_buckets=flood.buckets)
+                        if flood.requests or flood.buckets
+                        else None,
                     )
                 )
         return tuple(versions)

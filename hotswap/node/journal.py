@@ -74,13 +74,26 @@ class Journal:
 class Counted:
     """What one version did here since the node was told last. Implements hotswap.node.serving.Counts."""
 
-    __slots__ = ("_journal", "_name", "rejected", "slot")
+    __slots__ = ("_journal", "_name", "flood", "rejected", "slot")
 
     def __init__(self, plugin: str, version: str, journal: Journal) -> None:
         self._journal = journal
         self._name = name_of(plugin, version)
         self.rejected = 0
         self.slot = Slot(0.0)
+        self.flood = Slot(0.0)
+
+    def absorb(self, now: float, counted: Slot, rejected: int = 0, flood: Slot | None = None) -> None:
+        """Not noted: of a router that is killed, what it held back of a busy version is lost (hotswap.node.strain)."""
+        self.slot.add(counted)
+        self.rejected += rejected
+        if flood is not None:
+            self.flood.add(flood)
+
+    @property
+    def anything(self) -> bool:
+        """Whether anything was counted."""
+        return bool(self.slot.requests or self.rejected or self.flood.requests or self.flood.buckets)
 
     def record(self, now: float, elapsed: float, result: Result) -> None:
         bucket = bucket_of(elapsed * 1000.0)
@@ -93,16 +106,17 @@ class Counted:
 
     def taken(self) -> dict[str, Any] | None:
         """As JSON, and nothing is counted any more; None when nothing was."""
-        slot, rejected = self.slot, self.rejected
-        if not slot.requests and not rejected:
+        if not self.anything:
             return None
-        self.slot, self.rejected = Slot(0.0), 0
+        slot, rejected, flood = self.slot, self.rejected, self.flood
+        self.slot, self.rejected, self.flood = Slot(0.0), 0, Slot(0.0)
         return {
             "requests": slot.requests,
             "errors": slot.errors,
             "failures": slot.failures,
             "rejected": rejected,
             "buckets": list(slot.buckets.items()),
+            **({"flood": [flood.requests, list(flood.buckets.items())]} if flood.requests or flood.buckets else {}),
         }
 
 

@@ -59,6 +59,11 @@ class PoolFigures:
         return self._gauge("queued")
 
     @property
+    def unsettled(self) -> int:
+        """Requests that have ended and are not among the figures yet (hotswap.node.strain)."""
+        return self._gauge("unsettled")
+
+    @property
     def metered(self) -> int:
         return self._gauge("metered")
 
@@ -78,7 +83,9 @@ class PoolFigures:
         now = monotonic()
         for plugin, version, told in counts:
             slot = Slot(now, told["requests"], told["errors"], told["failures"], dict(told["buckets"]))
-            self._book.counter(plugin, version).absorb(now, slot, told["rejected"])
+            turned_away, buckets = told.get("flood", (0, ()))
+            flood = Slot(now, turned_away, turned_away, turned_away, dict(buckets)) if turned_away or buckets else None
+            self._book.counter(plugin, version).absorb(now, slot, told["rejected"], flood)
 
     def buried(self, process: RouterProcess) -> None:
         """It has ended: what it counted for good stays counted, and what it did not live to tell is read from its journal."""

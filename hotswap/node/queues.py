@@ -12,7 +12,8 @@ from time import monotonic
 from hotswap.node.backlog import FIRST_WINDOW, Backlog
 from hotswap.node.exchange import Exchange
 from hotswap.node.routes import Route
-from hotswap.node.serving import ServedVersion
+from hotswap.node.serving import Recorder, ServedVersion
+from hotswap.node.strain import STRETCH_SECONDS, Settled, Strain
 from hotswap.ports.hosts import CallTaker
 
 POLL_SECONDS = 0.001
@@ -52,11 +53,19 @@ class Queues:
         self._routers = together.routers if together is not None else 1
         self._pumping = False
         self._poller: asyncio.TimerHandle | None = None
+        self._strains: dict[ServedVersion, Strain] = {}
+        """Of the same versions as `_backlogs`."""
+        self._settler: asyncio.TimerHandle | None = None
 
     @property
     def known(self) -> bool:
         """Whether any version was too busy so far. While none was, calls under way tell enough."""
         return bool(self._backlogs)
+
+    @property
+    def unsettled(self) -> int:
+        """Requests that have ended and are counted when their stretch is over, a second later at most."""
+        return sum(strain.unsettled for strain in self._strains.values())
 
     def is_behind(self, host: ServedVersion, handle: CallTaker) -> bool:
         """Whether the process has enough before it, or others wait for its version already."""
@@ -78,14 +87,19 @@ class Queues:
         backlog = self._backlogs.get(host)
         if backlog is None:
             backlog = self._backlogs[host] = Backlog(self._routers)
-        turned_away = exchange if self.size >= self._limit else backlog.offer(exchange, monotonic())
+        strain = self._strain(host)
+        strain.asked(exchange.tenant, backlog.size)
+        full = self.size >= self._limit
+        turned_away = exchange if full else backlog.offer(exchange, monotonic())
         if turned_away is None:
             self.size += 1
-        elif turned_away is exchange:
-            self._turn_away(exchange)
         else:
-            # Later: its connection may go on with a request that turns the next one away, as deep as a client likes.
-            self._loop.call_soon(self._turn_away, turned_away)
+            strain.turned_away(elsewhere=full and backlog.size < self.size / 2)
+            if turned_away is exchange:
+                self._turn_away(exchange)
+            else:
+                # Later: its connection may go on with a request that turns the next one away, as deep as a client likes.
+                self._loop.call_soon(self._turn_away, turned_away)
         if self._poller is None and self.size:
             self._poller = self._loop.call_later(POLL_SECONDS, self._poll)
 
@@ -115,6 +129,7 @@ class Queues:
             while backlog.size and ((handle := host.pick()) is None or not self._is_full(handle, window)):
                 exchange = backlog.take(monotonic())
                 self.size -= 1
+                self._strains[host].taken()
                 self._submit(exchange, host)
         finally:  # a fault with one request must not keep all others waiting for ever
             self._pumping = False
@@ -129,11 +144,17 @@ class Queues:
             routed = {host for route in routes for host in route.hosts.values()}
             kept = {host: backlog for host, backlog in self._backlogs.items() if backlog.size or host in routed}
             self._backlogs = kept
+            for host in [host for host in self._strains if host not in kept]:
+                self._strains.pop(host).settle()
 
     def close(self) -> list[Exchange]:
         """Everybody who waits; nobody is pumped any more."""
         if self._poller is not None:
             self._poller.cancel()
+        if self._settler is not None:
+            self._settler.cancel()
+        for strain in self._strains.values():
+            strain.settle()
         return self._taken(self._backlogs.values())
 
     def _taken(self, backlogs: Iterable[Backlog]) -> list[Exchange]:
@@ -141,6 +162,30 @@ class Queues:
         everybody = [exchange for backlog in backlogs for exchange in backlog.empty(now)]
         self.size -= len(everybody)
         return everybody
+
+    def counts(self, host: ServedVersion) -> Recorder:
+        """Where a call that has ended is counted: held back while it may be a flood that made it slow."""
+        strain = self._strains.get(host)
+        return strain if strain is not None and strain.active else host.counter
+
+    def _strain(self, host: ServedVersion) -> Strain:
+        strain = self._strains.get(host)
+        if strain is None:
+
+            def settle(settled: Settled) -> None:
+                host.counter.absorb(monotonic(), settled.counted, flood=settled.flood)
+
+            strain = self._strains[host] = Strain(host.ref, settle)
+        if self._settler is None:
+            self._settler = self._loop.call_later(STRETCH_SECONDS, self._settle)
+        return strain
+
+    def _settle(self) -> None:
+        """A stretch is over: count what it held back."""
+        for strain in self._strains.values():
+            if strain.active:
+                strain.settle()
+        self._settler = self._loop.call_later(STRETCH_SECONDS, self._settle) if self._strains else None
 
     def _poll(self) -> None:
         self._poller = self._loop.call_later(POLL_SECONDS, self._poll)

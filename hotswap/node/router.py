@@ -170,6 +170,10 @@ class Router:
         return self._queues.size
 
     @property
+    def unsettled(self) -> int:
+        return self._queues.unsettled
+
+    @property
     def metered(self) -> int:
         return len(self._meters)
 
@@ -289,7 +293,7 @@ class Router:
         assert host is not None
         now = self.now()
         if reply.ok:
-            host.counter.record(now, now - exchange.started, Result.OK)
+            self._queues.counts(host).record(now, now - exchange.started, Result.OK)
             self._end(exchange)
             answer = self._answers.result(host.ref.version, reply.body, self._connection_line(exchange))
             exchange.connection.complete(exchange, answer)
@@ -301,7 +305,7 @@ class Router:
         if reply.unknown_method or reply.invalid:
             host.counter.reject()
         elif reply.started:
-            host.counter.record(now, now - exchange.started, Result.ERROR)
+            self._queues.counts(host).record(now, now - exchange.started, Result.ERROR)
         elif reply.limit == "DIED":  # nothing has run: another process, or the next one of this version, may have it
             if exchange.abandoned:
                 self._drop(exchange)
@@ -401,10 +405,9 @@ class Router:
         self._note_quiet()
 
     def _turn_away(self, exchange: Exchange) -> None:
-        """More than its version can serve: said at once, so that it can go elsewhere."""
+        """More than its version can serve: said at once, so that it can go elsewhere. Its queue counts it."""
         host = exchange.host
         assert host is not None
-        self._count_failure(host, exchange)
         self.refused["overload"] += 1
         self._refuse(exchange, refusals.overloaded(exchange.plugin, host.ref.version))
 

@@ -257,19 +257,19 @@ class RouterWorker:
             }
         )
         routed = {(plugin, version) for plugin, route in self._routes.items() for version in route.hosts}
-        for key in [key for key in self._counts if key not in routed and not self._counts[key].slot.requests]:
+        for key in [key for key in self._counts if key not in routed and not self._counts[key].anything]:
             if not router.in_flight:  # so nothing that is under way can be counted there any more
                 del self._counts[key]
 
     def _gauges_now(self) -> dict[str, int]:
         router = self._router
-        names = ("connections", "in_flight", "waiting", "queued", "metered")
+        names = ("connections", "in_flight", "waiting", "queued", "unsettled", "metered")
         return {name: getattr(router, name) for name in names}
 
     async def _go_on_telling(self) -> None:
         while True:
             await asyncio.sleep(TELL_SECONDS)
-            busy = any(counted.slot.requests or counted.rejected for counted in self._counts.values())
+            busy = any(counted.anything for counted in self._counts.values())
             if busy or self._gauges_now() != self._gauges:
                 self._tell(None)
 

@@ -7,19 +7,27 @@ hotswap.node.mirrored_hosts, which follows what the node says.
 from typing import Protocol
 
 from hotswap.domain.routes import ArtifactRef
-from hotswap.node.figures import Result
+from hotswap.node.figures import Result, Slot
 from hotswap.ports.hosts import CallTaker
 
 
-class Counts(Protocol):
+class Recorder(Protocol):
+    """Where calls of one version are counted as they end."""
+
+    def record(self, now: float, elapsed: float, result: Result) -> None:
+        """One request that ended at `now` after `elapsed` seconds."""
+        ...
+
+
+class Counts(Recorder, Protocol):
     """Where requests of one version are counted."""
 
     def reject(self) -> None:
         """One request that was the caller's fault."""
         ...
 
-    def record(self, now: float, elapsed: float, result: Result) -> None:
-        """One request that ended at `now` after `elapsed` seconds."""
+    def absorb(self, now: float, counted: Slot, rejected: int = 0, flood: Slot | None = None) -> None:
+        """Several at once; `flood`: what one tenant's flood did, which is not held against the version."""
         ...
 
 

@@ -56,7 +56,9 @@ async def give_first_tenant(uow: UnitOfWork, plugin: str, version: str, generati
     await uow.routes.write("QA", plugin, generation, make_route(plugin, version), f"dep-{plugin}")
 
 
-def write(unit_of_work: UnitOfWorkFactory, plugin: str, version: str, generation: int) -> "asyncio.Task[RouteWritten]":
+def write(
+    unit_of_work: UnitOfWorkFactory, plugin: str, version: str, generation: int
+) -> "asyncio.Future[RouteWritten]":
     order = WriteRoutes(
         environment="QA",
         plugin=plugin,
@@ -65,7 +67,7 @@ def write(unit_of_work: UnitOfWorkFactory, plugin: str, version: str, generation
         state=make_route(plugin, version),
         admit=version,
     )
-    return asyncio.create_task(RoutingActivities(unit_of_work).write_routes(order))
+    return asyncio.ensure_future(RoutingActivities(unit_of_work).write_routes(order))
 
 
 @pytest.mark.parametrize("dependent", ["billing", "report"])

@@ -110,4 +110,6 @@ async def test_many_that_wait_for_a_hung_store_hold_up_nobody_else(
 
 
 def test_each_patience_ends_before_that_of_who_waits_for_it() -> None:
-    assert minio_artifacts._TIMEOUT.read_timeout < PATIENCE_SECONDS < 30
+    read = minio_artifacts._TIMEOUT.read_timeout
+    assert isinstance(read, float)
+    assert read < PATIENCE_SECONDS < 30

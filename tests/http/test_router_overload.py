@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from hotswap.domain.analysis import FloodFigures
 from hotswap.domain.quota import Quota, QuotaOverride
 from hotswap.node.backlog import FIRST_WINDOW
 from hotswap.node.quotas import MIB, Meters
@@ -74,12 +75,28 @@ async def test_what_is_too_much_is_503_at_once_with_retry_after_and_runs_nowhere
     }
     assert len(host.held) == FIRST_WINDOW + 1
     assert busy.router.refused["overload"] == 3
-    [figures] = busy.supervisor.figures("invoice", datetime.now(UTC) - timedelta(minutes=1)).versions
-    assert (figures.requests, figures.failures) == (3, 3)
+    since = datetime.now(UTC) - timedelta(minutes=1)
+    await eventually(lambda: busy.supervisor.figures("invoice", since).versions[0].requests == 3)
+    [figures] = busy.supervisor.figures("invoice", since).versions
+    assert figures.failures == 3
+    assert figures.flood == FloodFigures(turned_away=3), "one tenant's flood"
     host.begins = 1000
     await eventually(lambda: busy.router.queued == 0)
     host.release()
     assert [(await wire.receive()).status for wire in wires] == [200] * len(wires)
+
+
+async def test_what_many_tenants_ask_in_vain_counts_against_the_version(busy: Bench) -> None:
+    for number in range(FIRST_WINDOW + 1 + LIMITS.queued):
+        await hold(busy, 1, f"tenant-{number % 10}")
+    assert {(await busy.call("hold", f"tenant-{number}")).status for number in range(3)} == {503}
+    since = datetime.now(UTC) - timedelta(minutes=1)
+    await eventually(lambda: busy.supervisor.figures("invoice", since).versions[0].requests == 3)
+    [figures] = busy.supervisor.figures("invoice", since).versions
+    assert (figures.failures, figures.flood) == (3, None)
+    busy.launcher.hosts[0].begins = 1000
+    await eventually(lambda: busy.router.queued == 0)
+    busy.launcher.hosts[0].release()
 
 
 async def test_tenants_take_turns_at_a_busy_version(busy: Bench) -> None:

@@ -177,7 +177,12 @@ class ManyRouters:
         self._before = await self.ran()
 
     async def ran(self) -> int:
-        await self._site.pool.refresh()
+        pool = self._site.pool
+        await pool.refresh()
+        async with asyncio.timeout(20):
+            while pool.unsettled:
+                await asyncio.sleep(0.01)
+                await pool.refresh()
         counted = self._site.book.counter("invoice", "1.0.0")
         totals = counted.totals()
         return totals.requests - totals.failures + counted.rejected - self._before
