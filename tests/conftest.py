@@ -90,7 +90,7 @@ def pytest_collection() -> Generator[None, Any, Any]:
 @pytest.hookimpl(trylast=True)  # the rooms' own conftests have marked their tests by then
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     if hasattr(config, "workerinput"):
-        from stack.scheduling import short_ones_last
+        from tests.stack.scheduling import short_ones_last
 
         short_ones_last(items)
     for item in items:
