@@ -5,6 +5,8 @@ poll nothing: they tell the server where new rollouts start, and what it knows o
 `--set-up` makes the namespace fit, once (docs/temporal.md).
 """
 
+from hotswap import quick_start  # isort: split
+
 import argparse
 import asyncio
 import logging
@@ -65,6 +67,8 @@ from workflows.log_fields import WorkflowLogFields
 from workflows.notify_dispatch import NoticeDispatcher
 from workflows.retention_start import keep_retention
 from workflows.signal_guard import SignalGuard
+
+quick_start.imports_are_done()
 
 logger = logging.getLogger("hotswap.worker")
 

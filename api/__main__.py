@@ -3,6 +3,8 @@
 Neighbours: api.app builds what is served, hotswap.lifeline ties the process to its supervisor.
 """
 
+from hotswap import quick_start  # isort: split
+
 import asyncio
 import logging
 import os
@@ -20,6 +22,8 @@ from hotswap import temporal
 from hotswap.config import Settings, SettingsInvalid, load_settings
 from hotswap.lifeline import announce_ready, die_with_parent
 from hotswap.telemetry import configure_logging, configure_tracing
+
+quick_start.imports_are_done()
 
 log = logging.getLogger("hotswap.api")
 

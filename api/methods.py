@@ -6,10 +6,11 @@ gate, api.errors when no route took the method.
 """
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from fastapi import FastAPI
-from fastapi.routing import APIRoute, iter_route_contexts
+from fastapi import APIRouter
+from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
 
 
@@ -25,12 +26,11 @@ class _Path:
 
 
 class Methods:
-    """Of an app whose routes are all there."""
+    """Of an app made of these routers. Asks them, not the app: that would prepare every route, 0.3 s for each app."""
 
-    def __init__(self, app: FastAPI) -> None:
+    def __init__(self, routers: Iterable[APIRouter]) -> None:
         paths: dict[str, _Path] = {}
-        for context in iter_route_contexts(app.routes):
-            route = context.original_route
+        for route in (route for router in routers for route in router.routes):
             if isinstance(route, APIRoute):
                 found = paths.setdefault(route.path, _Path(route.path, route.path_regex))
                 found.methods.update(route.methods or ())

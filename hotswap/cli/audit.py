@@ -11,7 +11,6 @@ import typer
 
 from hotswap.cli.client import API
 from hotswap.cli.deployments import NeededReason
-from hotswap.cli.export_check import check_export
 from hotswap.cli.faults import CliError, UsageFault
 from hotswap.cli.output import clean
 from hotswap.cli.session import Session, command
@@ -109,7 +108,13 @@ async def verify(
     Keep the head that it prints somewhere else, and give it to the next verification with --expect.
     """
     known = _head(expect) if expect else None
-    report = check_export(file, known, filtered) if file else await _verify(session, known)
+    if file:
+        # Here, since it needs the domain model: half of what every command would import.
+        from hotswap.cli.export_check import check_export
+
+        report = check_export(file, known, filtered)
+    else:
+        report = await _verify(session, known)
     head = report["head"]
     text = f"intact: {report['entries']} entries, head {head['position']}:{head['hash']}"
     if not report["intact"]:

@@ -1,5 +1,7 @@
 """Entry of the `hotswap` command: puts the commands together. Each module beside this one adds its own."""
 
+from hotswap import quick_start  # isort: split
+
 import typer
 
 from hotswap import __version__
@@ -22,6 +24,8 @@ from hotswap.cli import (
     signing,
     versions,
 )
+
+quick_start.imports_are_done()
 
 app = typer.Typer(
     name="hotswap",

@@ -10,7 +10,6 @@ from hotswap.cli.client import environment_name
 from hotswap.cli.faults import OTHER, ApiError, UsageFault
 from hotswap.cli.output import Output, ago, clean
 from hotswap.cli.session import Session, command
-from hotswap.domain.deployment import Environment
 
 
 def add_commands(app: typer.Typer) -> None:
@@ -38,6 +37,7 @@ def up(
     ] = False,
 ) -> None:
     """Start everything on this machine, on loopback, until Ctrl-C: servers, api, worker and nodes."""
+    from hotswap.domain.deployment import Environment
     from hotswap.embedded.run import run_up
 
     output = Output()

@@ -1,5 +1,7 @@
 """`python -m hotswap.node`: the composition root of a node. Reads HOTSWAP_ variables, builds adapters, runs the agent."""
 
+from hotswap import quick_start  # isort: split
+
 import asyncio
 import gc
 import logging
@@ -26,6 +28,8 @@ from hotswap.runtime.egress import EgressPolicy
 from hotswap.runtime.launcher import ZygoteLauncher
 from hotswap.runtime.smoke import schema_check_by
 from hotswap.telemetry import Tracing, configure_logging, configure_tracing
+
+quick_start.imports_are_done()
 
 log = logging.getLogger("hotswap.node")
 
