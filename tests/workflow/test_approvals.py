@@ -1,5 +1,6 @@
 """The approval gate by both doors: who counts, for what, for how long. (Quorum and Admin: test_rollouts; expiry: test_long_waits.)"""
 
+import contextlib
 from collections.abc import AsyncIterator
 from datetime import timedelta
 from typing import Any
@@ -7,6 +8,7 @@ from typing import Any
 import pytest
 from temporalio.client import WorkflowHandle, WorkflowUpdateFailedError
 from temporalio.exceptions import ApplicationError
+from temporalio.service import RPCError
 
 from hotswap.domain.deployment import DeploymentProgress, Environment, Role
 from hotswap.domain.lifecycle import DeploymentStatus
@@ -115,7 +117,8 @@ async def test_a_pipelines_gate_stands_for_48_hours_too(skipping: World) -> None
         assert "nobody approved QA within 2 days" in ended.outcome_reason
         assert ended.finished_at is not None
         assert timedelta(0) <= ended.finished_at - stands.gate_expires_at < timedelta(minutes=5)
-        await handle.terminate("seen enough")
+        with contextlib.suppress(RPCError):  # it has ended by itself: the clock is jumping on
+            await handle.terminate("seen enough")
 
 
 async def test_production_needs_the_admin_to_be_another_person_than_the_initiator(world: World) -> None:

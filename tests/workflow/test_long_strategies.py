@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 from temporalio import activity
 from temporalio.api.enums.v1 import EventType
-from temporalio.api.testservice.v1 import SleepRequest
 from temporalio.client import WorkflowHandle
 
 from hotswap.domain.analysis import Thresholds
@@ -17,18 +16,12 @@ from hotswap.domain.lifecycle import DeploymentStatus
 from hotswap.domain.registry import NodeRecord
 from hotswap.ports.metrics import Readings
 from hotswap.ports.node_runtime import NodeReport
+from tests.workflow.skipping import skip
 from tests.workflow.strategies import FallsSick, ab_test, rolling
 from tests.workflow.world import Arm, ScriptedFigures, World, send, until
 from workflows import gates
 
 DAYS_3 = timedelta(days=3)
-
-
-async def pass_time(world: World, duration: timedelta) -> None:
-    """Let the server's clock go on by so much while nothing waits for a result."""
-    order = SleepRequest()
-    order.duration.FromTimedelta(duration)
-    await world.client.test_service.unlock_time_skipping_with_sleep(order)
 
 
 async def runs(world: World, handle: WorkflowHandle[Any, Any]) -> list[int]:
@@ -89,7 +82,7 @@ async def test_no_command_is_lost_while_a_test_continues_as_new(
         for person in people:
             await send(handle, "pause", by=person)
             await send(handle, "resume", by=person)
-            await pass_time(skipping, timedelta(hours=2))
+            await skip(skipping, timedelta(hours=2))
         await send(handle, "pause", by="last")
         await until(handle, lambda p: p.status is DeploymentStatus.PAUSED)
         await send(handle, "abort", by="last", reason="seen enough")
@@ -164,7 +157,7 @@ async def test_a_pause_of_an_hour_does_not_eat_the_progress_deadline(skipping: W
         await send(handle, "pause")
         paused = await until(handle, lambda p: p.status is DeploymentStatus.PAUSED)
         before = sick.probes
-        await pass_time(skipping, timedelta(hours=1))
+        await skip(skipping, timedelta(hours=1))
         still = await until(handle, lambda p: True)
         assert (still.status, still.set_weight_percent) == (DeploymentStatus.PAUSED, paused.set_weight_percent)
         assert sick.probes == before
