@@ -1,13 +1,14 @@
 """Which calls are traced, what their spans say, and what the plugin is told: the flag is the caller's, the bound is ours."""
 
 from collections.abc import AsyncIterator
+from dataclasses import replace
 
 import pytest
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import ReadableSpan
 
 from hotswap.node.call_spans import CallSpans
-from tests.http.router_client import Bench, bench, request
+from tests.http.router_client import QUICK, Bench, bench, request
 from tests.unit.node_fakes import order
 
 TRACE, PARENT = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
@@ -39,7 +40,8 @@ class Traced:
 @pytest.fixture
 async def traced(request: pytest.FixtureRequest) -> AsyncIterator[Traced]:
     made = Traced(*getattr(request, "param", (0.0, 50)))
-    async with bench(spans=made.spans) as made.bench:
+    unhurried = replace(QUICK, sweep_seconds=60)  # a sweep flushes: here the tests say when a second is over
+    async with bench(unhurried, spans=made.spans) as made.bench:
         await made.bench.supervisor.stage(order(1, "1.0.0"))
         yield made
 
