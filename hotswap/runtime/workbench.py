@@ -88,7 +88,7 @@ async def open_workbench(source: Path, given: Given) -> AsyncIterator[Workbench]
     Raises InvalidInput, ManifestInvalid, BundleRejected (its input), SandboxUnavailable (this machine), HostFailed.
     """
     with tempfile.TemporaryDirectory(prefix="hotswap-workbench-") as scratch:
-        manifest = await asyncio.to_thread(_unpack, source, Path(scratch))
+        manifest = await _to_its_end(asyncio.create_task(asyncio.to_thread(_unpack, source, Path(scratch))))
         _check_python(manifest)
         settings = _Settings(manifest)
         settings.put(given.config, given.secrets)
@@ -100,6 +100,15 @@ async def open_workbench(source: Path, given: Given) -> AsyncIterator[Workbench]
             yield Workbench(manifest, host, launcher, settings)
         finally:
             await asyncio.shield(launcher.close())
+
+
+async def _to_its_end(unpacking: "asyncio.Task[Manifest]") -> Manifest:
+    """Await it; who is cancelled waits until its thread is done, which would write into a folder that is being removed."""
+    try:
+        return await asyncio.shield(unpacking)
+    except asyncio.CancelledError:
+        await asyncio.wait({unpacking})
+        raise
 
 
 def _unpack(source: Path, scratch: Path) -> Manifest:
