@@ -23,6 +23,7 @@ import atexit
 import gc
 import os
 import secrets
+import signal
 import sys
 from collections.abc import AsyncIterator, Callable, Generator, Iterator
 from pathlib import Path
@@ -35,6 +36,12 @@ from hypothesis import settings as properties
 from tests.browser.chromium import LEFT_OUT, asked_for, find_chromium
 from tests.stack.live_system import live as live
 from tests.stack.shared import SharedStack
+
+for _number, _usual in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
+    if (
+        signal.getsignal(_number) == signal.SIG_IGN
+    ):  # under nohup or in a shell's background; our processes would inherit it
+        signal.signal(_number, _usual)
 
 properties.register_profile("patient", deadline=None)  # no property fails for being slow: the machine may be busy
 properties.load_profile("patient")

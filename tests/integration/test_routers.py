@@ -302,7 +302,12 @@ async def test_a_killed_router_fails_only_its_own_and_another_knows_everything_b
             async def caller(start: int) -> None:
                 number = start
                 while going:
-                    wire = Wire(*await asyncio.open_connection("127.0.0.1", site.port))
+                    try:
+                        wire = Wire(*await asyncio.open_connection("127.0.0.1", site.port))
+                    except (
+                        ConnectionResetError
+                    ):  # it stood in the queue of the router that was killed: nothing was sent
+                        continue
                     try:
                         while going:
                             await wire.send(request("count", body=b'{"id": %d}' % number))
