@@ -1,8 +1,7 @@
 """What every host does first, done once in the zygote: the code is specialised then, and its pages stay shared by all.
 
 A fork copies a page when either side writes to it, and CPython writes into code it runs for the first times (adaptive
-specialisation) and into what it allocates. Measured: 5 % of a host's own memory, a fifth of its steps from loaded to
-serving. Called by hotswap.runtime.zygote before it freezes its heap. Standard library only.
+specialisation) and into what it allocates. Measured: 5 to 10 % of a host's own memory. Called by hotswap.runtime.zygote before it freezes its heap. Standard library only.
 """
 
 import asyncio
