@@ -1,7 +1,8 @@
 """What every host does first, done once in the zygote: the code is specialised then, and its pages stay shared by all.
 
 A fork copies a page when either side writes to it, and CPython writes into code it runs for the first times (adaptive
-specialisation) and into what it allocates. Measured: 5 to 10 % of a host's own memory. Called by hotswap.runtime.zygote before it freezes its heap. Standard library only.
+specialisation) and into what it allocates. Measured: 5 to 10 % of a host's own memory. Called by hotswap.runtime.zygote
+before it freezes its heap. Standard library only.
 """
 
 import asyncio
