@@ -69,8 +69,9 @@ class Gates:
     async def hold_while_paused(self) -> None:
         """Stand still while a person wants it. The new version stays judged: a Fail raises UndoNeeded."""
         state = self._state
+        # Paused and not wanted any more: resumed in the moment in which the run was continued as new.
         if not state.pause_wanted and state.status is not DeploymentStatus.PAUSED:
-            return  # paused and not wanted: resumed in the moment in which the run was continued as new
+            return
         state.waiting_for = state.waiting_for or PAUSED_BY_PERSON
         if state.status is not DeploymentStatus.PAUSED:
             state.move(Event.PAUSE, workflow.now(), f"paused: waiting for {state.waiting_for}")

@@ -1,4 +1,4 @@
-"""The console script: `hotswap.cli.main`, with Ctrl-C quiet from the first moment, also while its imports run (0.5 s)."""
+"""The console script: `hotswap.cli.main`, with Ctrl-C quiet from the first moment, also while its imports run."""
 
 import sys
 

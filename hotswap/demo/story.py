@@ -327,7 +327,8 @@ def _summarise(narrator: Narrator, seen: Seen, stack: EmbeddedStack, took: float
 def run_demo(data_dir: Path | None = None, keep: bool | None = None, examples_dir: Path | None = None) -> int:
     """The whole demo; the exit code: 0 = every claim held, 1 = one did not or it broke off, 130 = Ctrl-C in the middle.
 
-    A second Ctrl-C kills everything at once. `keep` None: stay up on a terminal. Without `data_dir` everything lives in a temporary directory, removed when the story went well.
+    A second Ctrl-C kills everything at once. `keep` None: stay up on a terminal. Without `data_dir` everything lives in a
+    temporary directory, removed when the story went well.
     """
     die_with_parent()
     narrator = Narrator()
@@ -341,9 +342,8 @@ def run_demo(data_dir: Path | None = None, keep: bool | None = None, examples_di
         nonlocal stopping
         if stopping:
             narrator.say(f"killed; logs and data stay in {root}")
-            os._exit(
-                130
-            )  # the children are tied to this process; what they still write keeps the folder from being removed
+            # The children are tied to this process; what they still write keeps the folder from being removed.
+            os._exit(130)
         stopping = True
         main.cancel()
 
@@ -367,9 +367,8 @@ def run_demo(data_dir: Path | None = None, keep: bool | None = None, examples_di
     if held:
         code = 0 if all(held) else 1
     if data_dir is None and code != 1:
-        signal.signal(
-            signal.SIGINT, signal.SIG_IGN
-        )  # everything has ended: one more Ctrl-C would only leave the folder
+        # Everything has ended: one more Ctrl-C would only leave the folder.
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
         shutil.rmtree(root)
     else:
         narrator.plain(f"logs and data: {root}")

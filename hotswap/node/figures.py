@@ -42,16 +42,15 @@ class Slot:
     failures: int = 0
     buckets: dict[int, int] = field(default_factory=dict)
 
-    def count(self, elapsed: float, result: Result) -> None:
-        """One request that ended after `elapsed` seconds. Failures have no latency: nothing ran."""
+    def count(self, bucket: int, result: Result) -> None:
+        """One request; `bucket` is that of its latency (hotswap.analysis.histogram). Failures have none: nothing ran."""
         self.requests += 1
         if result:
             self.errors += 1
             if result is Result.FAILURE:
                 self.failures += 1
                 return
-        index = bucket_of(elapsed * 1000.0)
-        self.buckets[index] = self.buckets.get(index, 0) + 1
+        self.buckets[bucket] = self.buckets.get(bucket, 0) + 1
 
     def turned_away(self, count: int) -> None:
         """So many requests that the version was too busy for."""
@@ -155,7 +154,7 @@ class VersionCounter:
         second = self._second
         if now >= second.start + 1.0:
             second = self._turn(now)
-        second.count(elapsed, result)
+        second.count(bucket_of(elapsed * 1000.0), result)
 
     def reject(self) -> None:
         """Count one request that was the caller's fault."""

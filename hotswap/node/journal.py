@@ -46,7 +46,7 @@ class JournalMemory:
                 if result == _REJECTED:
                     rejected += 1
                 else:
-                    _count(slot, Result(result), bucket)
+                    slot.count(bucket, Result(result))
                 found[words[at]] = (slot, rejected)
         return found
 
@@ -97,7 +97,7 @@ class Counted:
 
     def record(self, now: float, elapsed: float, result: Result) -> None:
         bucket = bucket_of(elapsed * 1000.0)
-        _count(self.slot, result, bucket)
+        self.slot.count(bucket, result)
         self._journal.note(self._name, result, bucket)
 
     def reject(self) -> None:
@@ -118,15 +118,3 @@ class Counted:
             "buckets": list(slot.buckets.items()),
             **({"flood": [flood.requests, list(flood.buckets.items())]} if flood.requests or flood.buckets else {}),
         }
-
-
-def _count(slot: Slot, result: Result, bucket: int) -> None:
-    """A failure has no latency: nothing ran."""
-    slot.requests += 1
-    if result:
-        slot.errors += 1
-        if result is Result.FAILURE:
-            slot.failures += 1
-            return
-    buckets = slot.buckets
-    buckets[bucket] = buckets.get(bucket, 0) + 1

@@ -12,6 +12,7 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from hotswap.analysis.histogram import bucket_of
 from hotswap.domain.routes import ArtifactRef
 from hotswap.node.figures import Result, Slot
 
@@ -93,7 +94,7 @@ class Strain:
 
     def record(self, now: float, elapsed: float, result: Result) -> None:
         """A call of the version has ended."""
-        self._ended.count(elapsed, result)
+        self._ended.count(bucket_of(elapsed * 1000.0), result)
 
     def settle(self) -> None:
         """The stretch is over."""

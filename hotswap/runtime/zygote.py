@@ -1,8 +1,9 @@
 """The zygote: a small clean process that forks plugin hosts, so that one starts in milliseconds and inherits no secret.
 
-Exec'ed by hotswap.runtime.launcher with a bare environment; single-threaded and loop-less, since a fork of anything else
-is a gamble. It preloads what plugins commonly import, rehearses what hosts do first, freezes the garbage collector (pages stay shared), proves the
-sandbox once, then forks on request, kills on request, reaps and reports. It dies with its parent and its hosts with it.
+Exec'ed by hotswap.runtime.launcher with a bare environment; single-threaded and without a loop when it forks, since a fork
+of anything else is a gamble. It preloads what plugins commonly import, rehearses what hosts do first, freezes the garbage
+collector (pages stay shared), proves the sandbox once, then forks on request, kills on request, reaps and reports. It dies
+with its parent and its hosts with it.
 Imports the standard library only, plus this package's modules that do the same.
 """
 
