@@ -35,6 +35,7 @@ from hypothesis import settings as properties
 
 from tests.browser.chromium import LEFT_OUT, asked_for, find_chromium
 from tests.stack.live_system import live as live
+from tests.stack.live_system import pytest_runtest_makereport as pytest_runtest_makereport
 from tests.stack.shared import SharedStack
 
 for _number, _usual in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):

@@ -7,10 +7,12 @@ thread: the kernel kills them when the thread that started them ends.
 
 import asyncio
 import contextlib
+import itertools
 import logging
 import os
 import signal
 import sys
+from collections import deque
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -40,6 +42,9 @@ MAX_LOG_BYTES = 16 * 1024 * 1024
 """A log beyond this is moved to NAME.log.1 when its part starts."""
 
 TAIL_LINES = 15
+
+REASONS_KEPT = 5
+"""Failed attempts to restart a part whose reasons are told."""
 
 
 class NotReady(Exception):
@@ -75,7 +80,9 @@ class Part:
 
 @dataclass(frozen=True)
 class Restart:
-    """One part died and was brought back. `exit_code` is negative for a signal."""
+    """One part died and was brought back. `exit_code` is negative for a signal; `failed`: why the attempts
+    before the last did not bring it back.
+    """
 
     part: str
     at: datetime
@@ -83,6 +90,7 @@ class Restart:
     old_pid: int
     new_pid: int
     down: timedelta
+    failed: tuple[str, ...] = ()
 
 
 @dataclass
@@ -211,23 +219,25 @@ class Supervised:
             died = asyncio.get_running_loop().time()
             _kill_group(old_pid)
             log.warning("%s (pid %d) ended with code %d; restarting it", self.part.name, old_pid, exit_code)
-            await self._restart()
+            failed = await self._restart()
             down = timedelta(seconds=asyncio.get_running_loop().time() - died)
-            restart = Restart(self.part.name, datetime.now(UTC), exit_code, old_pid, self.pid, down)
+            restart = Restart(self.part.name, datetime.now(UTC), exit_code, old_pid, self.pid, down, tuple(failed))
             self.restarts.append(restart)
             self.on_change(restart)
 
-    async def _restart(self) -> None:
-        attempt = 0
-        while True:
-            attempt += 1
+    async def _restart(self) -> list[str]:
+        """Why the latest attempts before the last one failed."""
+        failed: deque[str] = deque(maxlen=REASONS_KEPT)
+        for attempt in itertools.count(1):
             await asyncio.sleep(_backoff(attempt))
             try:
                 await self._bring_up()
             except (StackError, OSError) as fault:
                 log.warning("%s: attempt %d to restart failed: %s", self.part.name, attempt, fault)
+                failed.append(str(fault))
             else:
-                return
+                break
+        return list(failed)
 
     async def _end(self, process: asyncio.subprocess.Process | None, how: signal.Signals) -> None:
         """Signal the process, kill it when it does not listen, reap it, and kill what is left of its group."""

@@ -29,6 +29,7 @@ class Injection:
     part: str
     at: float
     down: float | None = None
+    pid: int = 0
 
     def explains(self, part: str, at: float, slack: float) -> bool:
         """Whether something that `part` did at `at` may be this kill's doing."""
@@ -68,7 +69,7 @@ class Injector:
 
     async def _kill(self, part: str) -> None:
         injection = Injection(part, time.time())
-        pid = self.stack.kill(part)
+        injection.pid = pid = self.stack.kill(part)
         self.injections.append(injection)
         try:
             async with asyncio.timeout(RETURN_WITHIN):

@@ -4,12 +4,13 @@ import asyncio
 import random
 import time
 from collections import Counter, deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from statistics import median
 
 from hotswap import temporal
+from hotswap.embedded.parts import Restart
 from tests.chaos.checks import check_end
 from tests.chaos.injector import Injection, Injector
 from tests.chaos.lane import Lane, Run, new_lane
@@ -32,6 +33,7 @@ class Report:
     injections: list[Injection] = field(default_factory=list)
     requests: int = 0
     in_doubt: Counter[str] = field(default_factory=Counter)
+    restarts: list[Restart] = field(default_factory=list)
     faults: list[str] = field(default_factory=list)
 
     @property
@@ -60,6 +62,7 @@ class Report:
         ]
         faults = self.all_faults()
         lines += [f"faults: {len(faults)}", *(f"  {fault}" for fault in faults)]
+        lines += [f"  restart of {one.part} failed once: {reason}" for one in self.restarts for reason in one.failed]
         return "\n".join(lines)
 
     def _by_strategy(self) -> dict[str, str]:
@@ -104,7 +107,7 @@ async def run_chaos(
     choose = random.Random(seed)
     report = Report(seed, deployments)
     scenarios = deque(draw(choose, deployments))
-    began = time.monotonic()
+    began, restarts = time.monotonic(), len(live.stack.restart_events)
     made = await asyncio.gather(*(new_lane(live) for _ in range(lanes)))
     injector = Injector(live.stack, random.Random(choose.random()), gap)
     async with AsyncExitStack() as open_traffic:
@@ -122,6 +125,8 @@ async def run_chaos(
         await asyncio.sleep(SETTLE)
     client = await temporal.connect(live.settings.temporal)
     report.faults += injector.lost + await check_end(live, client, made)
+    report.restarts = live.stack.restart_events[restarts:]
+    report.faults += deaths_of_their_own(report.restarts, injector.injections)
     report.injections = injector.injections
     for one in traffic:
         report.requests += one.report.requests
@@ -129,6 +134,16 @@ async def run_chaos(
         report.faults += one.faults(injector.injections)
     report.seconds = time.monotonic() - began
     return report
+
+
+def deaths_of_their_own(restarts: Sequence[Restart], injections: Sequence[Injection]) -> list[str]:
+    """Of every part that ended though nobody killed it."""
+    killed = {(one.part, one.pid) for one in injections}
+    return [
+        f"{one.part} (pid {one.old_pid}) ended by itself with code {one.exit_code} and was back at {one.at.timestamp():.3f}"
+        for one in restarts
+        if (one.part, one.old_pid) not in killed
+    ]
 
 
 async def _flowing(open_traffic: AsyncExitStack, live: Live, lane: Lane, rate: float) -> WatchedTraffic:

@@ -80,7 +80,12 @@ async def call(live: Live, plugin: str, tenant: str, context: str) -> None:
 def lines_of(live: Live, part: str) -> list[dict[str, Any]]:
     """Every line that a process has logged; fails when one is no JSON object."""
     (log,) = [one["log"] for one in live.stack.info["parts"] if one["name"] == part]
-    lines = [json.loads(line) for line in Path(log).read_text(encoding="utf-8").splitlines()]
+    lines = []
+    for line in Path(log).read_text(encoding="utf-8").splitlines():
+        try:
+            lines.append(json.loads(line))
+        except json.JSONDecodeError:
+            raise AssertionError(f"{part} has logged a line that is no JSON: {line!r}") from None
     assert all(isinstance(line, dict) for line in lines)
     return lines
 

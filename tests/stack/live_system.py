@@ -3,8 +3,8 @@
 Offered by tests.conftest; stack.scheduling keeps those tests on one xdist worker, as they kill parts of it.
 """
 
-from collections.abc import AsyncIterator
-from typing import TYPE_CHECKING
+from collections.abc import AsyncIterator, Generator
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -33,3 +33,14 @@ async def live(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator["Live"
                 yield system
         finally:
             await stack.stop()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, Any, Any]:
+    """A failed test of the live system says which of its parts have died so far, and how they came back."""
+    report = yield
+    system = getattr(item, "funcargs", {}).get("live")
+    if report.failed and system is not None:
+        died = "\n".join(str(restart) for restart in system.stack.restart_events) or "none"
+        report.sections.append(("parts of the live system that died", died))
+    return report

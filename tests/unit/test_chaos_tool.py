@@ -2,11 +2,14 @@
 
 import random
 from collections import Counter
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from hotswap.embedded.parts import Restart
 from tests.chaos import scenarios
 from tests.chaos.injector import Injection
+from tests.chaos.run import deaths_of_their_own
 from tests.chaos.watched import IN_DOUBT, FailedRequest, WatchedTraffic
 
 INFO = {
@@ -57,3 +60,15 @@ def test_a_strategy_without_a_configuration_here_is_not_left_out_in_silence(monk
     monkeypatch.setitem(scenarios.WORKFLOW_OF_STRATEGY, "Sideways", "SidewaysDeployment")
     with pytest.raises(KeyError, match="Sideways"):
         scenarios.strategies()
+
+
+def test_a_part_that_nobody_killed_has_died_by_itself() -> None:
+    killed = Injection("node-1", at=100.0, pid=11)
+    restarts = [
+        Restart(part, datetime.fromtimestamp(101.0, UTC), -6, pid, pid + 100, timedelta(seconds=1))
+        for part, pid in (("node-1", 11), ("node-1", 111), ("node-2", 11))
+    ]
+    said = deaths_of_their_own(restarts, [killed])
+    assert len(said) == 2
+    assert said[0].startswith("node-1 (pid 111) ended by itself with code -6")
+    assert said[1].startswith("node-2 (pid 11) ended by itself")
