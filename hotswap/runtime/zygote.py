@@ -68,7 +68,10 @@ def main(control_fd: int, tier: Tier, parent: int, extra: dict[str, list[str]]) 
 
 
 def _tell(control: socket.socket, **message: object) -> None:
-    control.send(json.dumps(message).encode())
+    try:
+        control.send(json.dumps(message).encode())
+    except ConnectionError:  # nobody is left to tell
+        sys.exit(0)
 
 
 class _Zygote:
@@ -97,7 +100,10 @@ class _Zygote:
                     self._tell_all(self._spawner.hear())
 
     def _obey(self) -> None:
-        data, fds, _, _ = socket.recv_fds(self._control, MAX_MESSAGE_BYTES, MAX_DESCRIPTORS)
+        try:
+            data, fds, _, _ = socket.recv_fds(self._control, MAX_MESSAGE_BYTES, MAX_DESCRIPTORS)
+        except ConnectionResetError:  # it left something unread
+            data = b""
         if not data:
             sys.exit(0)  # the launcher is gone; our end takes the hosts along
         order = json.loads(data)

@@ -9,6 +9,7 @@ import random
 import time
 from dataclasses import dataclass, field
 
+from hotswap.embedded.parts import Restart
 from hotswap.embedded.stack import EmbeddedStack
 
 SERVERS = ("temporal", "postgres", "valkey", "seaweedfs")
@@ -24,16 +25,25 @@ TWO_AT_ONCE = 0.15
 
 @dataclass
 class Injection:
-    """One kill. Times are Unix seconds; `down` is how long the part did not serve."""
+    """One kill. Times are Unix seconds; `down` is how long the part did not serve after its process had ended.
+
+    On a busy machine the kernel may need seconds to end a killed process: it closes one connection after the other, and
+    each client that hears of it may run first. `ended` is when it was done.
+    """
 
     part: str
     at: float
     down: float | None = None
     pid: int = 0
+    ended: float = 0.0
+
+    def came_back(self, restart: Restart) -> None:
+        self.down = restart.down.total_seconds()
+        self.ended = restart.at.timestamp() - self.down
 
     def explains(self, part: str, at: float, slack: float) -> bool:
         """Whether something that `part` did at `at` may be this kill's doing."""
-        return part == self.part and self.at - 0.5 <= at <= self.at + slack
+        return part == self.part and self.at - 0.5 <= at <= max(self.at, self.ended) + slack
 
 
 @dataclass
@@ -77,4 +87,4 @@ class Injector:
         except TimeoutError:
             self.lost.append(f"{part} was killed and did not serve again within {RETURN_WITHIN:.0f} s")
         else:
-            injection.down = restart.down.total_seconds()
+            injection.came_back(restart)

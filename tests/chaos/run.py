@@ -177,5 +177,5 @@ async def _whole_again(injector: Injector) -> None:
                 restarts = [one for one in injector.stack.restart_events if one.part == injection.part]
                 later = [one for one in restarts if one.at.timestamp() > injection.at]
                 if later:
-                    injection.down = later[0].down.total_seconds()
+                    injection.came_back(later[0])
                 await asyncio.sleep(0.1)

@@ -146,7 +146,7 @@ class Disorder:
         self.node_kills.append(kill)
         try:
             async with asyncio.timeout(RETURN_WITHIN):
-                kill.down = (await stack.restarted(KILLED, pid)).down.total_seconds()
+                kill.came_back(await stack.restarted(KILLED, pid))
         except TimeoutError:
             self.faults.append(f"{KILLED} was killed and did not serve again within {RETURN_WITHIN:.0f} s")
 

@@ -17,7 +17,7 @@ IN_DOUBT = "CONNECTION_LOST"
 """The connection broke after the request was sent: nobody can know whether it ran, so the client is told."""
 
 IN_DOUBT_WITHIN = 2.0
-"""Seconds after a node's kill in which its broken connections are noticed: the kernel resets them at once."""
+"""Seconds after a killed node's process has ended in which its broken connections are noticed."""
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ import asyncio
 import logging
 import mmap
 import os
+import select
 import signal
 import socket
 import subprocess
@@ -15,7 +16,7 @@ import pytest
 
 from hotswap.domain.errors import HostFailed
 from hotswap.domain.manifest import Resources
-from hotswap.runtime import output, protocol
+from hotswap.runtime import output, protocol, zygote_link
 from hotswap.runtime.exits import Exit
 from hotswap.runtime.handle import ZygoteHost
 from hotswap.runtime.launcher import ZygoteLauncher
@@ -221,6 +222,18 @@ async def test_a_dead_zygote_takes_its_hosts_along_and_the_next_launch_starts_an
         assert await ask(again, "echo", a=1) == {"a": 1}
     finally:
         await launcher.close()
+
+
+def test_a_zygote_whose_node_was_killed_goes_without_a_word(capfd: pytest.CaptureFixture[str]) -> None:
+    """Its socket is reset, not ended, when the node had not read all that it was told; the node's log is JSON."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with ours:
+        with theirs:
+            process = zygote_link._spawn("standard", theirs.fileno(), [])
+        ready, _, _ = select.select([ours], [], [], zygote_link.START_PATIENCE)
+        assert ready
+    assert process.wait(zygote_link.START_PATIENCE) == 0
+    assert capfd.readouterr().err == ""
 
 
 def test_everything_dies_with_the_node() -> None:

@@ -40,6 +40,16 @@ async def test_only_a_connection_lost_to_a_node_killed_just_then_is_excused(
     assert bool(traffic.faults(KILLED)) is not excused
 
 
+async def test_a_connection_lost_while_the_kernel_ends_a_killed_node_is_excused_however_long_that_takes() -> None:
+    traffic = WatchedTraffic(INFO, "p", rate=1.0)
+    traffic.failures += [FailedRequest(IN_DOUBT, at, "http://127.0.0.1:1: reset") for at in (103.0, 106.0)]
+    slow = Injection("node-1", at=100.0)
+    slow.came_back(Restart("node-1", datetime.fromtimestamp(109.5, UTC), -9, 1, 2, timedelta(seconds=6)))
+    assert slow.ended == 103.5
+    assert traffic.in_doubt([slow]).total() == 1
+    assert len(traffic.faults([slow])) == 1
+
+
 async def test_errors_of_a_version_that_makes_none_are_faults() -> None:
     traffic = WatchedTraffic(INFO, "p", rate=1.0)
     traffic.report.plugin_errors.update({scenarios.BROKEN: 5})
