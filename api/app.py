@@ -84,6 +84,7 @@ def create_app(container: Container) -> FastAPI:
         log.debug("%d routes are ready", prepared)
         yield
         container.streams.close()
+        await container.deployments.close()
         await container.close()
 
     app = FastAPI(

@@ -4,11 +4,8 @@ A refused start leaves no trace. Neighbours: api.services.rollouts carries out, 
 hotswap.strategies.registry reads configurations and makes plans.
 """
 
-import asyncio
-import logging
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from time import monotonic
 
 from activities.planning import check_admission
 from api.metrics import ApiMetrics
@@ -18,10 +15,11 @@ from api.services.aftercare import refuse_held
 from api.services.idempotency import Once, fingerprint
 from api.services.metric_checks import askable
 from api.services.plugins import entry
+from api.services.recorder import Recorder
 from api.services.rollouts import Handle, Rollouts
 from hotswap.config import Settings
 from hotswap.domain.deployment import DeploymentProgress, DeploymentRequest, OnConflict, Strategy, TimelineEvent
-from hotswap.domain.errors import Conflict, DependencyConflict, NotFound, Unavailable
+from hotswap.domain.errors import Conflict, DependencyConflict, NotFound
 from hotswap.domain.ids import derived_id, is_queued, new_id
 from hotswap.domain.lifecycle import TERMINAL, DeploymentStatus, PluginStatus
 from hotswap.domain.plan import AwaitApproval, Plan, step_title
@@ -32,8 +30,6 @@ from hotswap.ports.signatures import SignatureGuard
 from hotswap.runtime.config_check import ConfigCheck
 from hotswap.strategies.registry import make_plan, parse_config
 
-log = logging.getLogger(__name__)
-
 OPERATION = "deployments.start"
 
 REQUESTED = "deployment.requested"
@@ -41,9 +37,6 @@ REQUESTED = "deployment.requested"
 
 PLANNED_WITHIN = 50
 """Lines of a timeline, from its first, that the plan is looked for among: it is the first that follows the wait for a turn."""
-
-RECORD_PATIENCE, RECORD_PAUSE = 5.0, 0.1
-"""Seconds to insist on recording what was started, and between two tries: a killed PostgreSQL is back in 0.3 to 1.5 s."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +75,11 @@ class DeploymentService:
         self._metrics = metrics
         self._guard = guard
         self._judge = ConfigCheck()
+        self._recorder = Recorder(unit_of_work)
+
+    async def close(self) -> None:
+        """As Recorder.close."""
+        await self._recorder.close()
 
     async def start(self, wanted: DeploymentIn, actor: Actor, once: Once) -> DeploymentOut:
         """Raises InvalidInput, NotFound, Forbidden, Conflict, DeploymentRunning; Unavailable (a repeat helps)."""
@@ -125,29 +123,9 @@ class DeploymentService:
                 await uow.audit.append(entry(REQUESTED, "deployment", request.deployment_id, actor, now, details))
             await once.keep(uow, request_hash, 202, answer)
 
-        await self._insist_on(record, request.deployment_id)
+        await self._recorder.commit(record, request.deployment_id)
         self._metrics.deployments_started.labels(request.environment, request.strategy).inc()
         return answer
-
-    async def _insist_on(self, record: Callable[[UnitOfWork, bool], Awaitable[None]], deployment_id: str) -> None:
-        """Commit the record of a deployment that runs already, trying for RECORD_PATIENCE: its answer must be findable."""
-        until, again = monotonic() + RECORD_PATIENCE, False
-        while True:
-            try:
-                async with self._unit_of_work() as uow:
-                    await record(uow, again)
-                    await uow.commit()
-            except Unavailable as fault:
-                if monotonic() >= until:
-                    # It runs: to refuse now would be a lie. The workflow opens the row itself.
-                    log.warning(
-                        "deployment %s runs, but its request was not recorded: %s", deployment_id, fault.message
-                    )
-                    return
-            else:
-                return
-            again = True
-            await asyncio.sleep(RECORD_PAUSE)
 
     async def plan(self, wanted: DeploymentIn, actor: Actor) -> PlanOut:
         """What `start` would do, and who holds the place now. Starts and stores nothing."""

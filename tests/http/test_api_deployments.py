@@ -7,10 +7,7 @@ from typing import Any
 import pytest
 from opentelemetry import trace
 
-from api.services import deployments
-from hotswap.adapters.memory.records import MemoryUnitOfWork
 from hotswap.domain.deployment import Strategy
-from hotswap.domain.errors import Unavailable
 from hotswap.domain.lifecycle import DeploymentStatus
 from tests.http.site import API, Site, error_of, fields_of
 
@@ -193,47 +190,6 @@ async def test_temporal_away_is_a_503_that_leaves_no_trace(site: Site) -> None:
     error_of(answer, 503, "SERVICE_UNAVAILABLE")
     assert "Retry-After" in answer.headers
     await nothing_was_started(site)
-
-
-async def test_a_start_that_meets_a_restarting_database_is_on_record_when_it_is_answered(
-    site: Site, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Also when the first try was committed and only its answer was lost."""
-    await site.ship()
-    commit, losses = MemoryUnitOfWork.commit, iter([True])
-
-    async def commit_and_lose_the_answer(uow: MemoryUnitOfWork) -> None:
-        await commit(uow)
-        if next(losses, False):
-            raise Unavailable("PostgreSQL is stopping or starting")
-
-    monkeypatch.setattr(MemoryUnitOfWork, "commit", commit_and_lose_the_answer)
-    made = (await site.deploy()).json()["deploymentId"]
-    assert (await site.admin.get(f"{DEPLOYMENTS}/{made}")).status_code == 200
-    kept = [entry.event_type for entry in site.records.committed.audit.values() if entry.entity_id == made]
-    assert kept.count("deployment.requested") == 1
-    assert next(losses, None) is None
-
-
-async def test_a_start_that_cannot_be_recorded_is_still_the_truth(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The workflow runs and opens the row itself; a refusal would be a lie."""
-    monkeypatch.setattr(deployments, "RECORD_PATIENCE", 0.2)
-    await site.ship()
-    start = site.rollouts.start
-
-    async def start_then_lose_the_database(request: Any) -> Any:
-        handle = await start(request)
-        site.records.away = True
-        return handle
-
-    monkeypatch.setattr(site.rollouts, "start", start_then_lose_the_database)
-    made = await site.deploy(headers={"Idempotency-Key": "k"})
-    assert made.status_code == 202
-    site.records.away = False
-    monkeypatch.undo()
-    again = await site.deploy(headers={"Idempotency-Key": "k"})
-    assert (again.status_code, again.json()["deploymentId"]) == (202, made.json()["deploymentId"])
-    assert len(site.rollouts.started) == 1
 
 
 async def test_a_repeat_with_the_same_key_is_the_same_deployment_for_ever(site: Site) -> None:
