@@ -134,7 +134,7 @@ class Live:
             return await client.post(f"{url}/invoke/{tenant}/{plugin}/greet", json={"name": "Ada"}, headers=headers)
 
 
-async def eventually(holds: Callable[[], Awaitable[bool]], what: str, within: float = 30.0) -> None:
+async def eventually(holds: Callable[[], Awaitable[bool]], what: str, within: float = 60.0) -> None:
     """Look until it holds; fails saying what did not."""
     try:
         async with asyncio.timeout(within):

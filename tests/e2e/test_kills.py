@@ -33,7 +33,7 @@ async def test_a_killed_part_costs_time_and_nothing_else(live: Live, victim: str
     async with live.traffic(plugin) as traffic:
         rollout = await Rollout.start(live.api, live.body(plugin, "2.0.0", "Canary", **CANARY))
         async with rollout:
-            await rollout.until(lambda one: one.weight() >= 20, "the first step", 30)
+            await rollout.until(lambda one: one.weight() >= 20, "the first step", 60)
             killed = live.stack.kill(victim)
             async with asyncio.timeout(60):
                 await live.stack.restarted(victim, killed)
@@ -58,7 +58,7 @@ async def until_over_resuming(live: Live, rollout: Rollout) -> None:
             await rollout.until_over()
             return
         await live.api.command(rollout.id, "resume", "the part is back", "")
-        await rollout.until(lambda one: one.status != "Paused", "going on", 30)
+        await rollout.until(lambda one: one.status != "Paused", "going on", 60)
 
 
 async def routes_equal_the_status(live: Live, plugin: str, rollout: Rollout) -> None:

@@ -62,7 +62,7 @@ async def test_a_second_deployment_while_one_runs_is_refused_and_leaves_no_trace
         live.api, live.body(plugin, "2.0.0", "Canary", **{**CANARY, "evaluationPeriod": "PT1H"})
     )
     async with rollout:
-        await rollout.until(lambda one: one.weight() == 30, "the first step", 30)
+        await rollout.until(lambda one: one.weight() == 30, "the first step", 60)
         with pytest.raises(ApiError) as refused:
             await live.api.deploy(live.body(plugin, "2.0.0", "Direct"))
         assert refused.value.code == "CONFLICT"

@@ -15,7 +15,7 @@ async def test_a_node_is_upgraded_in_the_middle_of_a_canary_and_nobody_notices(l
     async with live.traffic(plugin) as traffic:
         rollout = await Rollout.start(live.api, live.body(plugin, "2.0.0", "Canary", **CANARY))
         async with rollout:
-            await rollout.until(lambda one: one.weight() >= 20, "the first step", 30)
+            await rollout.until(lambda one: one.weight() >= 20, "the first step", 60)
             before = live.stack.pid("node-2")
             old = await live.stack.replace_node("node-2")
             async with asyncio.timeout(30):

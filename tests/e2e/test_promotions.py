@@ -24,7 +24,7 @@ async def test_a_freeze_holds_a_running_rollout_and_its_lift_releases_it_at_once
             body = {"pluginId": plugin, "window": {"kind": "once", "starts": "2026-01-01T00:00:00Z"}, "reason": "quiet"}
             freeze = await live.api.call("POST", f"{API}/freezes", body=body)
             await live.api.command(rollout.id, "promote", "", "")
-            await rollout.until(lambda one: bool(one.deployment["heldBy"]), "being held", 30)
+            await rollout.until(lambda one: bool(one.deployment["heldBy"]), "being held", 60)
             assert rollout.weight() == 30
             assert rollout.deployment["waitingFor"] == "the freeze 'quiet' until it is lifted"
             await live.api.call("DELETE", f"{API}/freezes/{freeze['freezeId']}")

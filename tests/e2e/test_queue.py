@@ -23,10 +23,10 @@ async def test_queued_and_superseding_deployments_take_their_turns_though_the_wo
     async with live.traffic(plugin) as traffic:
         running = await Rollout.start(live.api, live.body(plugin, "2.0.0", "Canary", **CANARY))
         async with running:
-            await running.until(lambda one: one.weight() == 30, "the first step", 30)
+            await running.until(lambda one: one.weight() == 30, "the first step", 60)
             queued = await Rollout.start(live.api, {**live.body(plugin, "1.0.0", "Direct"), "onConflict": "queue"})
             async with queued:
-                await queued.until(lambda one: running.id in one.deployment["waitingFor"], "its place in the line", 30)
+                await queued.until(lambda one: running.id in one.deployment["waitingFor"], "its place in the line", 60)
                 killed = live.stack.kill("worker")
                 urgent = await Rollout.start(
                     live.api, {**live.body(plugin, "2.0.0", "Direct"), "onConflict": "supersede"}
