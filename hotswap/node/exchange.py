@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class Exchange:
-    """A request and what is known of it. `started` and `wait_until` are seconds of the event loop's clock."""
+    """A request and what is known of it. `started`, `turn_at` and `wait_until` are seconds of the event loop's clock."""
 
     __slots__ = (
         "abandoned",
@@ -31,6 +31,7 @@ class Exchange:
         "method",
         "old_keep_alive",
         "plugin",
+        "queued_at",
         "refusal",
         "router",
         "span",
@@ -38,6 +39,7 @@ class Exchange:
         "tenant",
         "timer",
         "traceparent",
+        "turn_at",
         "wait_until",
     )
 
@@ -63,9 +65,17 @@ class Exchange:
         """The queue it waits in."""
         self.span: CallSpan | None = None
         """Of a call that is traced."""
+        self.turn_at = 0.0
+        """When it left the latest queue to be decided for; 0.0 = it was in none."""
+        self.queued_at: ServedVersion | None = None
+        """The version of that queue."""
         self.wait_until = 0.0
         self.abandoned = False
         self.timer: asyncio.TimerHandle | None = None
+
+    def waited_most(self, now: float) -> bool:
+        """Whether until `now` it waited in queues for longer than it ran."""
+        return self.turn_at - self.started > now - self.turn_at
 
     def done(self, reply: Reply) -> None:
         """The host's answer (the callback given to HostHandle.submit)."""

@@ -85,6 +85,16 @@ class Strain:
         """The turn of one of them has come."""
         self._taken += 1.0
 
+    def withdrawn(self, tenant: str, seconds: float) -> None:
+        """One of them, that had waited for so long, waits no more and its turn has not come."""
+        left = KEPT ** (seconds / STRETCH_SECONDS)
+        self._asked[tenant] = max(0.0, self._asked.get(tenant, 0.0) - left)
+
+    def came_late(self, tenant: str) -> None:
+        """One that waited here, however long ago it began to, is over without an answer: it asked until now, in vain."""
+        self._asked[tenant] = self._asked.get(tenant, 0.0) + 1.0
+        self._turned_away += 1
+
     def turned_away(self, *, elsewhere: bool = False) -> None:
         """There is no room for one of them. `elsewhere`: other versions have filled the node's."""
         if elsewhere:
