@@ -36,6 +36,13 @@ class Stretch:
         self.strain.settle()
         return self.settled[-1]
 
+    def fades(self) -> int:
+        """Settled until it is at rest; how often that was."""
+        before = len(self.settled)
+        while self.strain.active:
+            self.strain.settle()
+        return len(self.settled) - before
+
 
 ALIKE = {f"tenant-{number}": 20 for number in range(10)}
 
@@ -116,8 +123,7 @@ def test_who_waited_in_vain_for_longer_than_is_remembered_asked_until_now(late: 
     for tenant, count in late.items():
         for _ in range(count):
             stretch.strain.asked(tenant, CROWD)
-    while stretch.strain.active:
-        stretch.strain.settle()
+    stretch.fades()
     for _ in range(5):
         stretch.strain.taken()
     for tenant, count in late.items():
@@ -151,11 +157,7 @@ def test_what_is_held_back_is_settled_also_when_all_who_waited_were_decided_for_
 def test_old_stretches_fade_until_it_is_at_rest() -> None:
     stretch = Stretch()
     stretch.passes({"flood": 1000}, 10, 900)
-    settled = 0
-    while stretch.strain.active:
-        stretch.strain.settle()
-        settled += 1
-    assert settled < 60
+    assert stretch.fades() < 60
 
 
 def test_the_flooder_is_named_once(caplog: pytest.LogCaptureFixture) -> None:
