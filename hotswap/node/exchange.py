@@ -73,9 +73,13 @@ class Exchange:
         self.abandoned = False
         self.timer: asyncio.TimerHandle | None = None
 
-    def waited_most(self, now: float) -> bool:
-        """Whether until `now` it waited in queues for longer than it ran."""
-        return self.turn_at - self.started > now - self.turn_at
+    def waited_for(self, now: float, *, begun: bool) -> "ServedVersion | None":
+        """Whose business took most of its time, which is over: a queue's, or that of the process, which has not `begun` it.
+        None when it ran for most of it.
+        """
+        if self.turn_at - self.started > now - self.turn_at:
+            return self.queued_at
+        return None if begun else self.host
 
     def done(self, reply: Reply) -> None:
         """The host's answer (the callback given to HostHandle.submit)."""

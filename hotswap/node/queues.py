@@ -152,12 +152,12 @@ class Queues:
         return everybody
 
     def came_late(self, exchange: Exchange, host: ServedVersion, now: float) -> None:
-        """Its time is over, most of which it waited in the version's queue: as if it had been turned away."""
+        """Its time is over, most of which the version was too busy for it: as if it had been turned away."""
         strain = self._strains.get(host)
-        if strain is None:  # routed no more, and counted until then
-            host.counter.record(now, now - exchange.started, Result.FAILURE)
-        else:
+        if strain is not None and (strain.active or exchange.turn_at):
             strain.came_late(exchange.tenant)
+        else:  # nobody waits there but in the process itself, or it is routed no more
+            host.counter.record(now, now - exchange.started, Result.FAILURE)
 
     def forget(self, routes: Iterable[Route]) -> None:
         """Drop what was learned of versions that no route names any more."""

@@ -276,9 +276,9 @@ class Router:
         assert host is not None
         assert meter is not None
         left = min(self._timeout, meter.execution_seconds) + exchange.started - now
+        if queued:
+            exchange.queued_at, exchange.turn_at = host, now
         if left > 0:
-            if queued:
-                exchange.queued_at, exchange.turn_at = host, now
             self._submit(exchange, left, turn_at)
             return True
         if queued:
@@ -308,8 +308,8 @@ class Router:
             return
         if reply.unknown_method or reply.invalid:
             host.counter.reject()
-        elif reply.limit == "TIMEOUT" and exchange.waited_most(now):
-            self.queues.came_late(exchange, exchange.queued_at or host, now)
+        elif reply.limit == "TIMEOUT" and (busy := exchange.waited_for(now, begun=reply.begun)) is not None:
+            self.queues.came_late(exchange, busy, now)
         elif reply.started:
             self.queues.counts(host).record(now, now - exchange.started, Result.ERROR)
         elif reply.limit == "DIED":  # nothing has run: another process, or the next one of this version, may have it

@@ -18,15 +18,19 @@ Done = Callable[[Reply], None]
 
 
 class InFlight:
-    """Belongs to one event loop. `give_up(id)` is called for each call that timed out, before its `done`."""
+    """Belongs to one event loop. `give_up(id)` is called for each call that timed out, before its `done`.
 
-    def __init__(self, name: str, give_up: Callable[[int], None]) -> None:
+    `watermark`: the last id the host began.
+    """
+
+    def __init__(self, name: str, give_up: Callable[[int], None], watermark: Callable[[], int]) -> None:
         self.calls: dict[int, tuple[float, Done]] = {}
         """id -> (deadline in loop time, done). The hot path pops from here directly."""
         self.abandoned: set[int] = set()
         """Ids nobody waits for any more; the host still owes a frame for each, which is dropped."""
         self._name = name
         self._give_up = give_up
+        self._watermark = watermark
         self._loop = asyncio.get_running_loop()
         self._last_id = 0
         self._timer: asyncio.TimerHandle | None = None
@@ -100,12 +104,13 @@ class InFlight:
         self._timer_at = math.inf
         now = self._loop.time()
         message = b"the host did not answer in time"
+        watermark = self._watermark()
         for request_id in [request_id for request_id, (deadline, _) in self.calls.items() if deadline <= now]:
             call = self.calls.pop(request_id, None)
             if call is not None:  # a `done` before it may have closed the host and answered everything
                 self.abandoned.add(request_id)
                 self._give_up(request_id)
-                self.answer(call[1], Reply(False, message, limit="TIMEOUT"))
+                self.answer(call[1], Reply(False, message, limit="TIMEOUT", begun=began(request_id, watermark)))
         if self.calls:
             earliest = min(deadline for deadline, _ in self.calls.values())
             if earliest < self._timer_at:

@@ -11,6 +11,7 @@ from hotswap.domain.analysis import FloodFigures, VersionFigures
 from hotswap.domain.quota import Quota, QuotaOverride
 from hotswap.node.backlog import FIRST_WINDOW
 from hotswap.node.quotas import Meters
+from hotswap.ports.hosts import Reply
 from tests.http.router_client import QUICK, Bench, Wire, bench, request
 from tests.unit.node_fakes import eventually, order
 
@@ -96,6 +97,27 @@ async def test_who_waited_most_of_its_time_and_then_runs_out_of_it_is_late_too(b
     begins_all(busy)
     assert await statuses(wires) == [504] * 3
     assert counted(busy).flood == FloodFigures(turned_away=3)
+
+
+async def test_a_call_that_its_process_never_began_waited_there_while_a_queue_stands(busy: Bench) -> None:
+    [host] = busy.launcher.hosts
+    crowd = await waiting(busy, *["flood"] * FULL)
+    begun, *given = host.held
+    host.held[:] = [begun]
+    not_begun = Reply(ok=False, body=b"the host did not answer in time", limit="TIMEOUT", begun=False)
+    given[0](not_begun)
+    assert (await crowd[1].receive()).status == 504
+    figures = counted(busy)
+    assert (figures.failures, figures.flood) == (1, None), "nobody waits but in the process"
+    host.held += given[1:]
+    await waiting(busy, *["flood"] * 9)
+    host.held[:] = [begun]
+    await eventually(lambda: busy.router.queued == 0)
+    for done in given[1:]:
+        done(not_begun)
+    assert await statuses(crowd[2:]) == [504] * (FULL - 2)
+    figures = counted(busy)
+    assert (figures.failures, figures.flood) == (FULL - 1, FloodFigures(turned_away=FULL - 2))
 
 
 async def test_a_call_that_had_its_time_and_did_not_end_is_an_error_of_the_plugin_also_in_a_flood(busy: Bench) -> None:

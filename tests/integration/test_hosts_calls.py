@@ -149,6 +149,10 @@ async def test_a_late_call_times_out_and_its_late_answer_is_dropped(worker: Zygo
     await until(lambda: not worker._in_flight.abandoned)  # the host answered after all
     assert worker.alive
     assert await ask(worker, "echo", a=1) == {"a": 1}
+    replies = Replies()
+    worker.submit(method, "t", b'{"seconds": 0.5}', 0.2, replies)
+    [late] = await replies.wait(1)
+    assert (late.limit, late.begun) == ("TIMEOUT", True)
 
 
 async def test_200_concurrent_calls_each_get_their_own_answer(worker: ZygoteHost) -> None:
@@ -362,6 +366,7 @@ async def test_a_call_that_times_out_before_it_begins_is_still_owed_and_paid(tmp
             host.submit("quick", "t", b"{}", 0.05, replies)
         got = await replies.wait(11)
         assert [reply.limit for reply in got] == ["TIMEOUT"] * 10 + [""]
+        assert [reply.begun for reply in got] == [False] * 10 + [True]
         await until(lambda: len(host._in_flight) == 0)
         assert host.unbegun() == 0
         assert await ask(host, "quick") == "done"

@@ -135,6 +135,16 @@ def test_who_waited_in_vain_for_longer_than_is_remembered_asked_until_now(late: 
     assert stretch.settled[-1].counted.failures == (0 if flood else 24)
 
 
+def test_a_version_that_takes_nothing_while_time_runs_out_hangs_also_for_its_only_tenant() -> None:
+    stretch = Stretch()
+    for _ in range(60):
+        stretch.strain.asked("only", CROWD)
+        stretch.strain.came_late("only")
+    stretch.strain.settle()
+    assert stretch.settled[-1].flood is None
+    assert stretch.settled[-1].counted.failures == 60
+
+
 def test_who_is_decided_for_anew_has_asked_but_once() -> None:
     stretch = Stretch()
     for _ in range(5):
