@@ -372,7 +372,7 @@ class Router:
             return
         now = self.now()
         if not exchange.wait_until:
-            exchange.wait_until = exchange.started + min(self.limits.wait_seconds, self._timeout)
+            exchange.wait_until = min(now + self.limits.wait_seconds, exchange.started + self._timeout)
         host = exchange.host
         assert host is not None
         if (

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator, Iterable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from time import monotonic
 
 import pytest
 
@@ -19,7 +20,7 @@ FULL = FIRST_WINDOW + 1
 """Calls that a process takes before it is known how fast it is: it has begun the first and holds it."""
 
 LIMITS = replace(
-    QUICK, connections=2000, queued=20, waiting=50, read_seconds=60, write_seconds=60, idle_seconds=60, wait_seconds=60
+    QUICK, connections=2000, queued=20, waiting=50, read_seconds=60, write_seconds=60, idle_seconds=60, wait_seconds=20
 )
 
 ALIKE = [f"tenant-{number}" for number in range(6)]
@@ -156,6 +157,16 @@ async def test_time_that_a_restart_took_is_of_the_version_that_restarted(busy: B
     assert (counted(busy).failures, counted(busy).flood) == (1, None)
     assert counted(busy, "2.0.0").requests == 0
     busy.launcher.gates["1.0.0"].set()
+
+
+async def test_who_waited_long_in_the_queue_still_waits_a_moment_for_a_process_that_restarts(busy: Bench) -> None:
+    await waiting(busy, *["flood"] * FULL)
+    wires = await waiting(busy, *ALIKE)
+    busy.router.now = lambda: monotonic() + LIMITS.wait_seconds + 1  # so long did they wait
+    busy.launcher.hosts[0].die()
+    await eventually(lambda: len(busy.launcher.hosts) == 2 and len(busy.launcher.hosts[1].held) == len(ALIKE))
+    busy.launcher.hosts[1].release()
+    assert await statuses(wires) == [200] * len(ALIKE)
 
 
 async def test_who_is_decided_for_anew_again_and_again_has_asked_but_once(busy: Bench) -> None:
