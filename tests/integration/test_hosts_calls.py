@@ -356,6 +356,17 @@ async def test_the_backlog_is_what_a_host_has_not_begun(tmp_path: Path, worker: 
     assert worker.unbegun() == 0
 
 
+async def test_a_call_that_times_out_tells_whether_a_thread_had_begun_it() -> None:
+    async with launched(spec_of("worker", resources=Resources(processes=2))) as host:
+        begun, waited = Replies(), Replies()
+        for _ in range(2):
+            host.submit("sleep", "t", b'{"seconds": 1}', 0.3, begun)
+        for _ in range(4):
+            host.submit("sleep", "t", b'{"seconds": 0}', 0.2, waited)
+        got = [*await begun.wait(2), *await waited.wait(4)]
+        assert [(reply.limit, reply.begun) for reply in got] == [("TIMEOUT", True)] * 2 + [("TIMEOUT", False)] * 4
+
+
 async def test_a_call_that_times_out_before_it_begins_is_still_owed_and_paid(tmp_path: Path) -> None:
     """CALL and CANCEL arrive together: a task cancelled before its first step would end without a word."""
     async with launched(spec_of_source(tmp_path / "hog", HOG)) as host:
