@@ -1,6 +1,5 @@
 """What a router process tells its node of versions that it serves no more. No process is started."""
 
-import asyncio
 import socket
 from types import SimpleNamespace
 from typing import Any, cast
@@ -21,7 +20,7 @@ async def test_what_is_held_back_of_a_version_that_is_switched_away_is_told_when
     router = SimpleNamespace(**GAUGES | {"unsettled": 40})
     worker._router = cast(Router, router)
     worker._journal = Journal(memory.descriptor)
-    worker._control = SimpleNamespace(send=sent.append)  # type: ignore[assignment]
+    channel, worker._control = worker._control, SimpleNamespace(send=sent.append)  # type: ignore[assignment]
     counted = worker._counts["invoice", "1.0.0"] = Counted("invoice", "1.0.0", worker._journal)
     worker._tell(None)  # nothing routes it, nothing is under way
     router.unsettled = 0
@@ -31,6 +30,5 @@ async def test_what_is_held_back_of_a_version_that_is_switched_away_is_told_when
     assert [message["counts"] and message["counts"][0][2]["requests"] for message in sent] == [[], 40, []]
     assert worker._counts == {}, "and then it is forgotten"
     memory.close()
-    for end in (here, there):
-        end.close()
-    await asyncio.sleep(0)
+    channel.close()
+    here.close()
