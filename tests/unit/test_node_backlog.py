@@ -141,6 +141,19 @@ def test_the_window_is_what_drains_in_five_milliseconds(rate: float, window: int
     assert backlog.window == pytest.approx(window, rel=0.1, abs=1)
 
 
+def test_who_came_too_late_was_not_taken_by_the_version() -> None:
+    backlog = Backlog()
+    fill(backlog, "acme", 500)
+    for second in range(60):
+        backlog.take(NOW + second)
+    assert backlog.window == MIN_WINDOW
+    for _ in range(400):
+        backlog.take(NOW + 60)
+        backlog.came_late()
+    backlog.take(NOW + 60.06)
+    assert backlog.window == MIN_WINDOW
+
+
 def test_calls_that_end_together_have_half_as_many_waiting_for_them() -> None:
     backlog = Backlog()
     fill(backlog, "acme", 60)
