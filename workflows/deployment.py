@@ -25,7 +25,7 @@ with workflow.unsafe.imports_passed_through():
     from hotswap.tracing import of_deployment
     from workflows import activity_options
     from workflows.cancelling import obeying
-    from workflows.commands import Rule
+    from workflows.commands import TABLE, Rule
     from workflows.compensation import CompensationStack
     from workflows.counting import count_ending
     from workflows.fleet import WaveFailed
@@ -65,7 +65,9 @@ class DeploymentMachine(CommandHandlers):
         try:
             await self._forward_until_stopped()
         except HistoryFull:
-            await self._finish_record(recorder)
+            if await self._finish_record(recorder):  # a cancel is not carried into the next run, an abort is
+                order = Command(by="Temporal", reason="cancelled through Temporal")
+                self._obey(WorkflowNames.ABORT, TABLE[WorkflowNames.ABORT], order)
             await workflow.wait_condition(workflow.all_handlers_finished)
             workflow.continue_as_new(args=[self._state.request, self._state])
         except asyncio.CancelledError as error:
@@ -222,13 +224,16 @@ class DeploymentMachine(CommandHandlers):
         state.recorded_revision = revision
         state.recorded_sequence = max((event.sequence for event in events), default=state.recorded_sequence)
 
-    async def _finish_record(self, recorder: asyncio.Task[None]) -> None:
-        """To the end, also when a cancel comes now: what was done must be on record."""
-        self._closing = True
+    async def _finish_record(self, recorder: asyncio.Task[None]) -> bool:
+        """To the end, also when a cancel comes now: what was done must be on record. Whether one came."""
+        self._closing, cancelled = True, False
         while not recorder.done():
-            with suppress(asyncio.CancelledError):
+            try:
                 await workflow.wait([recorder])
+            except asyncio.CancelledError:
+                cancelled = True
         recorder.result()
+        return cancelled
 
     async def _tell_waiters(self) -> None:
         """Call those who wait for the place (workflows.queued), then record what came meanwhile."""

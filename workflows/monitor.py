@@ -11,7 +11,7 @@ from datetime import datetime, timedelta
 from pydantic import BaseModel, Field
 from temporalio import workflow
 from temporalio.common import SearchAttributePair, TypedSearchAttributes
-from temporalio.exceptions import ActivityError, ChildWorkflowError, WorkflowAlreadyStartedError
+from temporalio.exceptions import ActivityError, ChildWorkflowError, WorkflowAlreadyStartedError, is_cancelled_exception
 from temporalio.workflow import ParentClosePolicy
 
 with workflow.unsafe.imports_passed_through():
@@ -29,7 +29,6 @@ with workflow.unsafe.imports_passed_through():
     from activities.routing import LiveNodes, RoutingActivities
     from hotswap import temporal
     from hotswap.domain.base import bounded
-    from hotswap.domain.deployment import DeploymentRequest
     from hotswap.domain.health import Condition, FaultSeen, MonitorSubject
     from hotswap.domain.ids import deployment_workflow_id, node_queue
     from hotswap.domain.lifecycle import DeploymentStatus
@@ -57,6 +56,7 @@ class MonitorState(BaseModel):
     awake: bool = Field(default=False, description="a fault was told of or found, and no look has found all well since")
     gave_up: bool = False
     """A rollback of this subject was ordered before, or cannot be: there is never a second."""
+    back: RollbackStarted | None = Field(default=None, description="runs, and is not on record yet")
 
     @classmethod
     def of(cls, subject: MonitorSubject, now: datetime) -> "MonitorState":
@@ -104,15 +104,20 @@ class HealthMonitor:
 
     async def _watch(self, state: MonitorState) -> str:
         """Look again and again until something newer is in place, or until this version was taken back."""
-        subject, care = state.subject, state.subject.care
+        care = state.subject.care
         while True:
             workflow.set_current_details(_described(state))
+            if state.back is not None and await self._record_rollback(state.back):
+                back = state.back.request
+                return f"took {state.subject.deployment_id} back by {back.deployment_id}: {back.reason}"
             if self._next is not None and workflow.patched("a-newer-subject-outlives-the-run"):
                 return f"{self._next.deployment_id} took over"  # only `state` is carried into the next run
             continue_as_new_when_due(state)
             await self._wait(_until_next(state))
             if self._next is not None:
                 return f"{self._next.deployment_id} took over"
+            if state.back is not None:
+                continue
             if state.window_open and _window_over(state):
                 await self._close_window(state)
             look = await self._look(state)
@@ -121,9 +126,7 @@ class HealthMonitor:
             if look.place is Place.GONE:
                 return "another version is in place"
             if state.failing >= care.failures and care.auto_rollback and not state.gave_up:
-                back = await self._go_back(state)
-                if back is not None:
-                    return f"took {subject.deployment_id} back by {back.deployment_id}: {back.reason}"
+                state.back = await self._go_back(state)
 
     async def _wait(self, duration: timedelta) -> None:
         try:
@@ -146,6 +149,8 @@ class HealthMonitor:
                 **activity_options.JUDGE,
             )
         except ActivityError as error:
+            if is_cancelled_exception(error) and workflow.patched("a-cancel-ends-a-look"):
+                raise
             state.last = bounded(f"no look was possible: {failure_of(error).message}")
             return None
         state.looks += 1
@@ -159,16 +164,20 @@ class HealthMonitor:
 
     # --- going back --------------------------------------------------------------------------------------------------
 
-    async def _go_back(self, state: MonitorState) -> DeploymentRequest | None:
+    async def _go_back(self, state: MonitorState) -> RollbackStarted | None:
         """Start the one rollback; None when it cannot start now (try at the next look) or ever (`gave_up`)."""
         subject = state.subject
         reason = f"{state.failing} looks in a row, {subject.care.interval} apart, found a fault: {state.last}"
-        prepared = await workflow.execute_activity_method(
-            MonitorActivities.prepare_rollback,
-            RollbackOrder(subject=subject, evidence=bounded(reason)),
-            summary=f"back to {subject.previous.version}?",
-            **activity_options.DATABASE,
-        )
+        try:
+            prepared = await workflow.execute_activity_method(
+                MonitorActivities.prepare_rollback,
+                RollbackOrder(subject=subject, evidence=bounded(reason)),
+                summary=f"back to {subject.previous.version}?",
+                **activity_options.DATABASE,
+            )
+        except ActivityError as error:
+            _outlive(error, f"{subject.deployment_id} is not taken back for now")
+            return None
         request = prepared.request
         if request is None:
             state.gave_up = True
@@ -189,13 +198,21 @@ class HealthMonitor:
         except WorkflowAlreadyStartedError:
             workflow.logger.info("a deployment is running in place of the rollback of %s", subject.deployment_id)
             return None
-        await workflow.execute_activity_method(
-            MonitorActivities.record_rollback,
-            RollbackStarted(subject=subject, request=request),
-            summary=f"hold {subject.target.version}",
-            **activity_options.DATABASE,
-        )
-        return request
+        return RollbackStarted(subject=subject, request=request)
+
+    async def _record_rollback(self, started: RollbackStarted) -> bool:
+        """Hold what is taken back. False when that was refused: the next look tries again."""
+        try:
+            await workflow.execute_activity_method(
+                MonitorActivities.record_rollback,
+                started,
+                summary=f"hold {started.subject.target.version}",
+                **activity_options.DATABASE,
+            )
+        except ActivityError as error:
+            _outlive(error, f"{started.subject.target.version} is not held for now")
+            return False
+        return True
 
     # --- the rollback window -----------------------------------------------------------------------------------------
 
@@ -217,10 +234,14 @@ class HealthMonitor:
         except ChildWorkflowError as error:
             workflow.logger.warning("the window of %s stays open for now: %s", subject.deployment_id, error.cause)
             return
-        state.window_open = False
         if closed.state is not None:
             order = RouteOrder(plugin=subject.plugin, generation=closed.generation, state=closed.state)
-            await _retire_everywhere(subject, order)
+            try:
+                await _retire_everywhere(subject, order)
+            except ActivityError as error:  # the window stays open: the next look tells the nodes again
+                _outlive(error, f"no node was told that the window of {subject.deployment_id} is over")
+                return
+        state.window_open = False
 
 
 @workflow.defn(name="RollbackWindowClosing")
@@ -260,6 +281,13 @@ async def _retire_everywhere(subject: MonitorSubject, order: RouteOrder) -> None
             workflow.logger.warning("%s retired nothing: %s", node.node_id, failure_of(error).message)
 
     await asyncio.gather(*(retire(node) for node in found.nodes))
+
+
+def _outlive(error: ActivityError, what: str) -> None:
+    """Nobody would start a monitor that failed before the plugin's next deployment. Raises `error` when it is a cancel."""
+    if is_cancelled_exception(error) or not workflow.patched("a-refusal-ends-no-monitor"):
+        raise error
+    workflow.logger.error("%s: %s", what, failure_of(error).message)
 
 
 def _until_next(state: MonitorState) -> timedelta:

@@ -3,8 +3,8 @@ under the real deployment workflow id, with its own plan, approvals and guards.
 
 A stage that does not complete ends the pipeline there; environments before it keep the version. The run then stays open for
 RETRY_WINDOW, so that `retry` can take that stage again. It continues as new between children only: while one runs, its
-history hardly grows. Neighbours: pipeline_state is what it knows, pipeline_handlers takes commands, pipeline_link is the
-other end of a stage's news.
+history hardly grows. Neighbours: pipeline_state is what it knows, pipeline_handlers takes commands, pipeline_child is a
+stage's deployment, pipeline_link the other end of its news.
 """
 
 import asyncio
@@ -13,16 +13,13 @@ from datetime import timedelta
 from typing import Any
 
 from temporalio import workflow
-from temporalio.common import SearchAttributePair
 from temporalio.exceptions import ActivityError, ChildWorkflowError, FailureError, WorkflowAlreadyStartedError
-from temporalio.workflow import ContinueAsNewVersioningBehavior, ParentClosePolicy
+from temporalio.workflow import ContinueAsNewVersioningBehavior
 
 with workflow.unsafe.imports_passed_through():
     from activities.errors import failure_of
     from activities.pipelines import PipelineActivities, ServedInput
-    from hotswap import temporal
-    from hotswap.domain.deployment import DeploymentProgress, DeploymentRequest
-    from hotswap.domain.ids import deployment_workflow_id, derived_id
+    from hotswap.domain.ids import deployment_workflow_id
     from hotswap.domain.lifecycle import DeploymentStatus
     from hotswap.domain.notices import APPROVAL_EXPIRED
     from hotswap.domain.pipeline import (
@@ -36,9 +33,10 @@ with workflow.unsafe.imports_passed_through():
         StageState,
     )
     from hotswap.strategies.common import APPROVAL_EXPIRY
-    from workflows import activity_options, launch
+    from workflows import activity_options, pipeline_commands
     from workflows.cancelling import obeying
-    from workflows.messages import WORKFLOW_OF_STRATEGY, Command, WorkflowNames
+    from workflows.messages import Command, WorkflowNames
+    from workflows.pipeline_child import Child, stage_request, start_child
     from workflows.pipeline_commands import gate_open
     from workflows.pipeline_handlers import PipelineHandlers
     from workflows.pipeline_messages import PIPELINE_WORKFLOW
@@ -51,6 +49,7 @@ RETRY_WINDOW = timedelta(hours=48)
 LOOK_AGAIN = timedelta(minutes=1)
 """For a place whose holder was terminated and told nobody."""
 SOON = timedelta(milliseconds=100)
+BY_TEMPORAL = Command(by="Temporal", reason="cancelled through Temporal")
 SHORTEST_LOOK, LONGEST_LOOK = timedelta(seconds=1), timedelta(minutes=10)
 """Between two looks at what a soaking environment serves: a tenth of the soak within these."""
 
@@ -59,8 +58,6 @@ _ENDING = {
     DeploymentStatus.REJECTED: PipelineEvent.REJECT,
     DeploymentStatus.ABORTED: PipelineEvent.ROLL_BACK,  # its deployment alone was aborted; of the pipeline see `stop`
 }
-
-Child = workflow.ChildWorkflowHandle[Any, DeploymentProgress]
 
 
 class StageEnded(Exception):
@@ -83,32 +80,52 @@ class PipelineWorkflow(PipelineHandlers):
     def __init__(self, request: PipelineRequest, carried: PipelineState | None = None) -> None:
         # Started with one argument of two, Temporal gives it as plain JSON.
         self._state = carried or PipelineState.of(PipelineRequest.model_validate(request))
-        self._called = False
+        self._called = self._cancelled = False
         self._record = PipelineRecorder(self._state)
 
     @workflow.run
     async def run(self, request: PipelineRequest, carried: PipelineState | None = None) -> PipelineProgress:
         self._record.begin()
         cancelled: BaseException | None = None
+        promoting = asyncio.create_task(obeying(self._to_its_end()))
+        while not promoting.done():
+            try:
+                await workflow.wait([promoting])
+            except asyncio.CancelledError as error:
+                cancelled = error
+                self._obey_cancel(promoting)
         try:
-            await obeying(self._to_its_end())
+            promoting.result()
         except _Leave:
-            await self._record.finish()
+            if await self._record.finish():  # a cancel is not carried into the next run, an abort is
+                self._abort_for_temporal()
             await workflow.wait_condition(workflow.all_handlers_finished)
             newer = workflow.info().is_target_worker_deployment_version_changed()
             workflow.continue_as_new(
                 args=[self._state.request, self._state],
                 initial_versioning_behavior=ContinueAsNewVersioningBehavior.AUTO_UPGRADE if newer else None,
             )
-        except asyncio.CancelledError as error:
-            cancelled = error
+        except asyncio.CancelledError:  # of a release that did not take a cancel for an abort
             if not self._state.ended:
-                self._state.end(PipelineEvent.ABORT, workflow.now(), "cancelled through Temporal")
+                self._state.end(PipelineEvent.ABORT, workflow.now(), BY_TEMPORAL.reason)
         await self._record.finish()
         await workflow.wait_condition(workflow.all_handlers_finished)
         if cancelled is not None:
             raise cancelled
         return self._state.progress()
+
+    def _obey_cancel(self, promoting: asyncio.Task[None]) -> None:
+        """A cancel is an abort by Temporal. Thrown into what is being awaited it could lose a child that just starts, would
+        make a failure of a question to PostgreSQL, and is swallowed by a signal on its way."""
+        if not workflow.patched("a-cancel-is-an-abort"):
+            promoting.cancel()
+            return
+        self._cancelled = True
+        if not self._state.ended:
+            self._abort_for_temporal()
+
+    def _abort_for_temporal(self) -> None:
+        pipeline_commands.abort(self._state, BY_TEMPORAL, workflow.now())
 
     async def _to_its_end(self) -> None:
         """Promote; when a stage ends it, take it again as often as somebody wants that in time."""
@@ -124,14 +141,19 @@ class PipelineWorkflow(PipelineHandlers):
                 served = ", ".join(entry.environment for entry in state.stages)
                 state.move(PipelineEvent.COMPLETE, workflow.now(), f"{state.request.version} serves {served}")
             except StageEnded as ended:
-                state.end(ended.event, workflow.now(), ended.reason, ended.what_to_do)
+                self._end(ended)
             except ActivityError as error:
                 failure = failure_of(error)
-                state.end(
-                    PipelineEvent.FAIL, workflow.now(), f"{failure.type}: {failure.message}", "mend it, then retry"
-                )
+                self._end(StageEnded(PipelineEvent.FAIL, f"{failure.type}: {failure.message}", "mend it, then retry"))
             if state.status not in RETRYABLE or not await self._taken_again():
                 return
+
+    def _end(self, ended: StageEnded) -> None:
+        """What somebody ordered is how it ends, whatever else went wrong in the same instant."""
+        stop = self._state.stop
+        if stop is not None and stop.event is not ended.event and workflow.patched("a-stop-names-the-ending"):
+            ended = StageEnded(stop.event, stop.reason)
+        self._state.end(ended.event, workflow.now(), ended.reason, ended.what_to_do)
 
     async def _promote(self) -> None:
         """Every stage that is left. Raises StageEnded, _Leave."""
@@ -152,15 +174,17 @@ class PipelineWorkflow(PipelineHandlers):
         state = self._state
         state.retry_until = workflow.now() + RETRY_WINDOW
         state.touch()
-        try:
+        with suppress(TimeoutError):
             await workflow.wait_condition(
-                lambda: not state.ended, timeout=RETRY_WINDOW, timeout_summary="retry is taken until then"
+                lambda: not state.ended or self._cancelled,
+                timeout=RETRY_WINDOW,
+                timeout_summary="retry is taken until then",
             )
-        except TimeoutError:
-            state.retry_until = None
-            state.touch()
-            return False
-        return True
+        if not state.ended:
+            return True
+        state.retry_until = None
+        state.touch()
+        return False
 
     # --- gate --------------------------------------------------------------------------------------------------------
 
@@ -200,7 +224,7 @@ class PipelineWorkflow(PipelineHandlers):
             return
         try:
             await self._accompany(child)
-        except asyncio.CancelledError:
+        except asyncio.CancelledError:  # of a release that did not take a cancel for an abort
             state.outbox = [
                 Order(name=WorkflowNames.ABORT, command=Command(by="Temporal", reason="pipeline cancelled"))
             ]
@@ -222,12 +246,17 @@ class PipelineWorkflow(PipelineHandlers):
                 state.update(state=StageState.SKIPPED, completed_at=workflow.now(), detail="serves it already")
                 state.note(workflow.now(), "stage", f"{environment} serves {state.request.version} already")
                 return None
-            request = self._request_of(stage)
+            held = state.stop is not None or state.status is PipelineStatus.PAUSED
+            if held and workflow.patched("a-start-asks-again"):  # commanded while we asked: no child has heard of it
+                continue
+            request = stage_request(state, stage)
             state.running = request.deployment_id
             try:
-                child = await self._start_child(request)
+                child = await start_child(state.request.pipeline_id, request)
             except WorkflowAlreadyStartedError:
                 state.running = ""
+                if state.outbox and workflow.patched("orders-die-with-their-child"):
+                    state.outbox.clear()
                 await self._stand_behind(stage)
                 continue
             state.wait_for("")
@@ -242,38 +271,6 @@ class PipelineWorkflow(PipelineHandlers):
                 workflow.now(), "stage", f"{environment} begins: {request.deployment_id}", {"id": request.deployment_id}
             )
             return child
-
-    def _request_of(self, stage: PipelineStage) -> DeploymentRequest:
-        asked, entry = self._state.request, self._state.entry
-        attempt = entry.attempt + 1
-        return DeploymentRequest(
-            deployment_id=derived_id("dep", asked.pipeline_id, stage.environment, str(attempt)),
-            plugin=asked.plugin,
-            version=asked.version,
-            environment=stage.environment,
-            config=stage.config,
-            initiated_by=asked.initiated_by,
-            reason=f"{asked.pipeline_id}: {asked.reason or 'no reason given'}",
-            requested_at=workflow.now(),
-            retry_of=entry.deployment_id or None,
-            freeze_override_reason=asked.freeze_override_reason,
-        )
-
-    async def _start_child(self, request: DeploymentRequest) -> Child:
-        """ABANDON: a pipeline that is terminated leaves a deployment that ends as every other does."""
-        pipeline = SearchAttributePair(temporal.PIPELINE, self._state.request.pipeline_id)
-        return await workflow.start_child_workflow(
-            WORKFLOW_OF_STRATEGY[request.strategy],
-            request,
-            id=deployment_workflow_id(request.environment, request.plugin),
-            result_type=DeploymentProgress,
-            parent_close_policy=ParentClosePolicy.ABANDON,
-            memo={launch.MEMO_DEPLOYMENT: request.deployment_id},
-            search_attributes=launch.search_attributes(request).updated(pipeline),
-            static_summary=launch.summary(request),
-            static_details=f"{launch.details(request)}\n\n**Stage of** {self._state.request.pipeline_id}",
-            task_timeout=launch.TASK_TIMEOUT,
-        )
 
     async def _stand_behind(self, stage: PipelineStage) -> None:
         """Another deployment has the place: end here, or wait until it is over."""

@@ -4,7 +4,6 @@ Neighbours: workflows.pipeline begins and finishes it, activities.pipelines writ
 """
 
 import asyncio
-from contextlib import suppress
 from datetime import timedelta
 
 from temporalio import workflow
@@ -44,12 +43,18 @@ class PipelineRecorder:
     def begin(self) -> None:
         self._task = asyncio.create_task(self._keep())
 
-    async def finish(self) -> None:
-        """Until everything is on record, also when a cancel comes now."""
-        self._closing = True
-        while self._task is not None and not self._task.done():
-            with suppress(asyncio.CancelledError):
+    async def finish(self) -> bool:
+        """Until everything is on record, also when a cancel comes now. Whether one came."""
+        self._closing, cancelled = True, False
+        if self._task is None:
+            return False
+        while not self._task.done():
+            try:
                 await workflow.wait([self._task])
+            except asyncio.CancelledError:
+                cancelled = True
+        self._task.result()  # only a bug of ours ends it before: the task fails and is tried again by a mended worker
+        return cancelled
 
     async def _keep(self) -> None:
         state = self._state

@@ -15,16 +15,17 @@ from datetime import timedelta
 from typing import Any
 
 from temporalio import workflow
-from temporalio.exceptions import FailureError, WorkflowAlreadyStartedError
+from temporalio.exceptions import ActivityError, FailureError, WorkflowAlreadyStartedError
 from temporalio.workflow import ContinueAsNewVersioningBehavior
 
 with workflow.unsafe.imports_passed_through():
+    from activities.errors import failure_of
     from activities.queue import HandOver, InLine, Line, LookInput, QueueActivities
     from hotswap.domain.deployment import DeploymentProgress, DeploymentRequest, OnConflict
     from hotswap.domain.ids import deployment_workflow_id
     from workflows import activity_options, commands, gates, launch
     from workflows.commands import Rule
-    from workflows.deployment import DeploymentMachine
+    from workflows.deployment import RECORD_AGAIN, DeploymentMachine
     from workflows.gates import HistoryFull, UndoNeeded
     from workflows.messages import (
         QUEUED_WORKFLOW,
@@ -107,6 +108,9 @@ class QueuedDeployment(DeploymentMachine):
                 raise HistoryFull
             await self._record_changes()
             line = await self._look()
+            if line is None:
+                await self._until_commanded(LOOK_AGAIN)
+                continue
             await self._supersede(line)
             ahead = [one for one in line.ahead if one.workflow_id not in self._gone]
             if not ahead and await self._try_to_start():
@@ -117,20 +121,27 @@ class QueuedDeployment(DeploymentMachine):
         state.touch()
         await self._record_changes()
 
-    async def _look(self) -> Line:
+    async def _look(self) -> Line | None:
+        """None when the line cannot be read for now: a waiter that failed would be Pending on record for ever."""
         request = self._state.request
-        return await workflow.execute_activity_method(
-            QueueActivities.look_at_line,
-            LookInput(
-                environment=request.environment,
-                plugin=request.plugin,
-                deployment_id=request.deployment_id,
-                requested_at=request.requested_at,
-                on_conflict=request.on_conflict,
-            ),
-            summary=f"who is before {request.deployment_id}",
-            **activity_options.DATABASE,
-        )
+        try:
+            return await workflow.execute_activity_method(
+                QueueActivities.look_at_line,
+                LookInput(
+                    environment=request.environment,
+                    plugin=request.plugin,
+                    deployment_id=request.deployment_id,
+                    requested_at=request.requested_at,
+                    on_conflict=request.on_conflict,
+                ),
+                summary=f"who is before {request.deployment_id}",
+                **activity_options.DATABASE,
+            )
+        except ActivityError as error:
+            if not workflow.patched("a-refusal-ends-no-waiter"):
+                raise
+            workflow.logger.error("the line of %s could not be read: %s", request.plugin, failure_of(error).message)
+            return None
 
     async def _supersede(self, line: Line) -> None:
         """Order away who was asked for before: the one that runs, and those that wait to supersede it too.
@@ -156,7 +167,7 @@ class QueuedDeployment(DeploymentMachine):
 
     async def _stand_behind(self, ahead: InLine | None, holder: InLine | None) -> None:
         """Wait until the one in front is over, somebody commands, or it is time to look again."""
-        state, request = self._state, self._state.request
+        request = self._state.request
         front = ahead or holder
         in_front = ahead.workflow_id if ahead else deployment_workflow_id(request.environment, request.plugin)
         self._say(f"its turn behind {front.deployment_id}" if front else "its turn behind another deployment")
@@ -167,14 +178,19 @@ class QueuedDeployment(DeploymentMachine):
             await workflow.sleep(SOON)
             return
         await self._record_changes()
+        await self._until_commanded(LOOK_AGAIN if front else LOOK_AGAIN_FOR_NAME)
+        if self._called:
+            await workflow.sleep(SOON)
+
+    async def _until_commanded(self, duration: timedelta) -> None:
+        """Or called, at most so long."""
+        state = self._state
         with suppress(TimeoutError):
             await workflow.wait_condition(
                 lambda: self._called or state.stop is not None or state.revision > state.recorded_revision,
-                timeout=LOOK_AGAIN if front else LOOK_AGAIN_FOR_NAME,
+                timeout=duration,
                 timeout_summary="look at the line again",
             )
-        if self._called:
-            await workflow.sleep(SOON)
 
     async def _try_to_start(self) -> bool:
         """Start the deployment; False when another holds the place. What is commanded from here on is kept for it."""
@@ -207,28 +223,44 @@ class QueuedDeployment(DeploymentMachine):
         if self._started is None:
             await self._tell_waiters()
             return
-        await self._hand_over(self._started)
-        while self._late or self._state.waiters:
-            if self._late:
+        handed_over = await self._hand_over(self._started)
+        while self._late or self._state.waiters or not handed_over:
+            if not (self._late or self._state.waiters):
+                with suppress(TimeoutError):
+                    await workflow.wait_condition(
+                        lambda: bool(self._late or self._state.waiters),
+                        timeout=RECORD_AGAIN,
+                        timeout_summary="hand over again",
+                    )
+                handed_over = await self._hand_over(self._started)
+            elif self._late:
                 name, command = self._late.pop(0)
                 with suppress(FailureError):  # it has ended already
                     await self._started.signal(name, command)
             else:
                 await self._signal(self._state.waiters.pop(), WorkflowNames.YOUR_TURN, None)
 
-    async def _hand_over(self, started: Started) -> None:
+    async def _hand_over(self, started: Started) -> bool:
+        """False when it was refused: until it is on record commands come here, and are passed on."""
         state = self._state
         workflow.set_current_details(f"started as {started.id}, run {started.first_execution_run_id}")
-        await workflow.execute_activity_method(
-            QueueActivities.hand_over,
-            HandOver(
-                deployment_id=state.request.deployment_id,
-                workflow_id=started.id,
-                run_id=started.first_execution_run_id or "",
-            ),
-            summary=f"{state.request.deployment_id} runs",
-            **activity_options.DATABASE,
-        )
+        try:
+            await workflow.execute_activity_method(
+                QueueActivities.hand_over,
+                HandOver(
+                    deployment_id=state.request.deployment_id,
+                    workflow_id=started.id,
+                    run_id=started.first_execution_run_id or "",
+                ),
+                summary=f"{state.request.deployment_id} runs",
+                **activity_options.DATABASE,
+            )
+        except ActivityError as error:
+            if not workflow.patched("a-refusal-ends-no-waiter"):
+                raise
+            workflow.logger.error("%s was not handed over: %s", state.request.deployment_id, failure_of(error).message)
+            return False
+        return True
 
     def _obey(self, name: str, rule: Rule[Any], command: Command) -> CommandResult:
         if self._starting:

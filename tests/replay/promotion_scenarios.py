@@ -168,6 +168,7 @@ PROMOTION_SCENARIOS: dict[str, Callable[[World], Awaitable[AnyHandle]]] = {
     "pipeline-retried": _retried,
     "pipeline-aborted": _aborted_in_a_stage,
     "pipeline-cancelled": _cancelled,
+    "pipeline-cancelled-as-an-abort": _cancelled,  # since a cancel is one; the other was recorded before
     "pipeline-waited": _waited_for_its_place,
     "pipeline-place-taken": _place_taken,
     "notification-delivered": _notified_after_a_fault,

@@ -38,8 +38,9 @@ def stage(
 
 
 def pipeline_request(world: World, *stages: PipelineStage, **more: Any) -> PipelineRequest:
-    given = {"version": "2.0.0", "initiated_by": "dana", "requested_at": NOW} | more
-    return PipelineRequest(pipeline_id=f"pip_{uuid.uuid4().hex}", plugin=world.name, stages=stages, **given)
+    made = f"pip_{uuid.uuid4().hex}"
+    given = {"pipeline_id": made, "version": "2.0.0", "initiated_by": "dana", "requested_at": NOW} | more
+    return PipelineRequest(plugin=world.name, stages=stages, **given)
 
 
 async def start(world: World, *stages: PipelineStage, **more: Any) -> Handle:
