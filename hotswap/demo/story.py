@@ -27,7 +27,7 @@ from hotswap.cli.follow import Happening, Kind
 from hotswap.demo.claims import Seen, judge
 from hotswap.demo.examples import Example, build_examples, find_examples, push_all
 from hotswap.demo.rollout import NotSo, Rollout, connection_of
-from hotswap.demo.summary import address_lines, claim_lines, figure_lines
+from hotswap.demo.summary import address_lines, claim_lines, figure_lines, verdict_line
 from hotswap.demo.traffic_process import TrafficProcess, TrafficStopped
 from hotswap.domain.deployment import Environment
 from hotswap.domain.errors import HotSwapError
@@ -298,8 +298,10 @@ async def play(data_dir: Path, narrator: Narrator, keep: bool, examples: Path, j
             ):
                 began = narrator.elapsed
                 seen = await tell(Stage(stack, narrator, admin, approver), await building)
-            judged(_summarise(narrator, seen, stack, narrator.elapsed - began))
+            judged(_summarise(narrator, seen, narrator.elapsed - began))
             if keep:
+                for line in address_lines(stack.info, ENVIRONMENT, PLUGIN):
+                    narrator.plain(line)
                 narrator.plain()
                 narrator.plain(f"up until Ctrl-C; in another terminal: HOTSWAP_HOME={data_dir} hotswap list", "bold")
                 await asyncio.Event().wait()
@@ -308,27 +310,27 @@ async def play(data_dir: Path, narrator: Narrator, keep: bool, examples: Path, j
         await asyncio.gather(building, return_exceptions=True)
 
 
-def _summarise(narrator: Narrator, seen: Seen, stack: EmbeddedStack, took: float) -> bool:
+def _summarise(narrator: Narrator, seen: Seen, took: float) -> bool:
     claims = judge(seen)
+    held = all(claim.ok for claim in claims)
     narrator.chapter("Summary")
     for line, claim in zip(claim_lines(claims), claims, strict=True):
         narrator.plain(line, "green" if claim.ok else "bold red")
+    narrator.plain(verdict_line(claims), "bold green" if held else "bold red")
     narrator.plain()
     for line in figure_lines(seen, took):
         narrator.plain(line)
     for sample in seen.traffic.failure_samples[:5]:
         narrator.plain(f"failure: {sample}", "red")
     narrator.plain()
-    for line in address_lines(stack.info, ENVIRONMENT, PLUGIN):
-        narrator.plain(line)
-    return all(claim.ok for claim in claims)
+    return held
 
 
 def run_demo(data_dir: Path | None = None, keep: bool | None = None, examples_dir: Path | None = None) -> int:
     """The whole demo; the exit code: 0 = every claim held, 1 = one did not or it broke off, 130 = Ctrl-C in the middle.
 
     A second Ctrl-C kills everything at once. `keep` None: stay up on a terminal. Without `data_dir` everything lives in a
-    temporary directory, removed when the story went well.
+    temporary directory, removed when the story went well or was stopped.
     """
     die_with_parent()
     narrator = Narrator()
@@ -370,6 +372,7 @@ def run_demo(data_dir: Path | None = None, keep: bool | None = None, examples_di
         # Everything has ended: one more Ctrl-C would only leave the folder.
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         shutil.rmtree(root)
+        narrator.say(f"everything has ended, {root} is removed")
     else:
         narrator.plain(f"logs and data: {root}")
     return code

@@ -53,7 +53,7 @@ def test_a_demo_that_is_stopped_while_it_starts_leaves_nothing(tmp_path: Path) -
     with started(scratch, "demo", "--no-keep") as process:
         said = read_until(process, "ready in")
         ctrl_c(process)
-        said += read_until(process, "stopped")
+        said += read_until(process, "is removed")
         assert process.wait(60) == 130
         assert "Traceback" not in said
         assert list(scratch.iterdir()) == []
