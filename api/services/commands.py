@@ -250,11 +250,13 @@ def _command(body: CommandIn, actor: Actor) -> Command:
 
 
 def _instead(progress: DeploymentProgress, name: str) -> str:
-    """What can still be done with one that has ended, if anything."""
+    """What can be done instead, now that it has ended."""
     takes_back = progress.from_version is not None and progress.rollback_of is None and name != "rollback"
     if progress.status is DeploymentStatus.COMPLETED and takes_back:
         return "; to go back to the version before, use 'rollback'"
-    return "; to try it again, use 'retry'" if progress.status in RETRYABLE else ""
+    if progress.status in RETRYABLE:
+        return "; to try it again, use 'retry'"
+    return "; deploy the version that you want instead"
 
 
 def _over(row: DeploymentRow, name: str, execution: str = "") -> Conflict:

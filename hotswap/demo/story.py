@@ -327,7 +327,8 @@ def _summarise(narrator: Narrator, seen: Seen, took: float) -> bool:
 
 
 def run_demo(data_dir: Path | None = None, keep: bool | None = None, examples_dir: Path | None = None) -> int:
-    """The whole demo; the exit code: 0 = every claim held, 1 = one did not or it broke off, 130 = Ctrl-C in the middle.
+    """The whole demo; the exit code: 0 = every claim held, 1 = one did not or it broke off, 130 = Ctrl-C in the middle,
+    143 and 129 = SIGTERM and SIGHUP.
 
     A second Ctrl-C kills everything at once. `keep` None: stay up on a terminal. Without `data_dir` everything lives in a
     temporary directory, removed when the story went well or was stopped.
@@ -338,22 +339,23 @@ def run_demo(data_dir: Path | None = None, keep: bool | None = None, examples_di
     stay = sys.stdout.isatty() if keep is None else keep
     root = data_dir.absolute() if data_dir else Path(tempfile.mkdtemp(prefix="hotswap-demo-"))
     held: list[bool] = []
+    stopped_by = signal.SIGINT
     stopping = False
 
-    def stop(main: "asyncio.Task[Any]") -> None:
-        nonlocal stopping
+    def stop(main: "asyncio.Task[Any]", how: signal.Signals) -> None:
+        nonlocal stopping, stopped_by
         if stopping:
             narrator.say(f"killed; logs and data stay in {root}")
             # The children are tied to this process; what they still write keeps the folder from being removed.
-            os._exit(130)
-        stopping = True
+            os._exit(128 + how)
+        stopping, stopped_by = True, how
         main.cancel()
 
     async def whole() -> None:
         main = asyncio.current_task()
         assert main is not None
         for caught in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-            asyncio.get_running_loop().add_signal_handler(caught, stop, main)
+            asyncio.get_running_loop().add_signal_handler(caught, stop, main, caught)
         await play(root, narrator, stay, find_examples(examples_dir), held.append)
 
     code = 1
@@ -365,7 +367,7 @@ def run_demo(data_dir: Path | None = None, keep: bool | None = None, examples_di
         narrator.say(f"FAILED {fault or 'something took too long'}", "bold red")
     except (KeyboardInterrupt, asyncio.CancelledError):
         narrator.say("stopped")
-        code = 130
+        code = 128 + stopped_by
     if held:
         code = 0 if all(held) else 1
     if data_dir is None and code != 1:

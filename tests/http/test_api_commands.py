@@ -108,6 +108,7 @@ async def test_what_completed_is_taken_back_by_a_rollback_if_there_was_something
         await site.project(running, status=DeploymentStatus.COMPLETED, from_version=before)
         message = error_of(await order(site.admin, running, "abort", reason="x"), 409, "CONFLICT")["message"]
         assert (remedy in message) == told
+        assert ("deploy the version that you want instead" in message) != told
 
 
 async def test_a_workflow_that_ended_a_moment_ago_is_told_by_its_projection(site: Site, running: str) -> None:

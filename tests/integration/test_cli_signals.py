@@ -48,13 +48,17 @@ def test_a_plugin_that_is_being_tested_goes_with_its_folder(tmp_path: Path, how:
         assert list(scratch.iterdir()) == []
 
 
-def test_a_demo_that_is_stopped_while_it_starts_leaves_nothing(tmp_path: Path) -> None:
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
+def test_a_demo_that_is_stopped_while_it_starts_leaves_nothing(tmp_path: Path, how: signal.Signals) -> None:
     scratch = tmp_path / "scratch"
     with started(scratch, "demo", "--no-keep") as process:
         said = read_until(process, "ready in")
-        ctrl_c(process)
+        if how is signal.SIGINT:
+            ctrl_c(process)
+        else:
+            process.send_signal(how)  # a supervisor's word reaches the command alone
         said += read_until(process, "is removed")
-        assert process.wait(60) == 130
+        assert process.wait(60) == 128 + how
         assert "Traceback" not in said
         assert list(scratch.iterdir()) == []
 
