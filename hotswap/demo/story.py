@@ -375,6 +375,8 @@ def run_demo(data_dir: Path | None = None, keep: bool | None = None, examples_di
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         shutil.rmtree(root)
         narrator.say(f"everything has ended, {root} is removed")
-    else:
+    elif data_dir is None and not any(root.iterdir()):
+        root.rmdir()  # it broke off before anything was started
+    elif root.exists():
         narrator.plain(f"logs and data: {root}")
     return code

@@ -21,7 +21,9 @@ _RULES = {
     TENANT_ID_PATTERN: "use 1 to 128 letters, digits, dots, underscores and hyphens, a letter or digit first, e.g. acme",
     WALL_TIME_PATTERN: "write a time of day from 00:00 to 23:59, e.g. 06:30",
 }
-_KINDS = {"tuple_type": "must be a list", "list_type": "must be a list"}
+NO_LIST = "must be a list"
+
+_KINDS = {"tuple_type": NO_LIST, "list_type": NO_LIST}
 
 
 def plain_words(fault: Mapping[str, Any]) -> str:

@@ -63,6 +63,16 @@ def test_a_demo_that_is_stopped_while_it_starts_leaves_nothing(tmp_path: Path, h
         assert list(scratch.iterdir()) == []
 
 
+def test_a_demo_that_cannot_begin_leaves_nothing_and_names_no_folder(tmp_path: Path) -> None:
+    scratch = tmp_path / "scratch"
+    with started(scratch, "demo", "--no-keep", "--examples", str(tmp_path / "nowhere")) as process:
+        said, _ = process.communicate(timeout=60)
+        assert process.returncode == 1
+        assert "name them with --examples" in said
+        assert "logs and data" not in said
+        assert list(scratch.iterdir()) == []
+
+
 def test_a_second_ctrl_c_kills_a_demo_that_does_not_stop_and_names_what_stays(tmp_path: Path) -> None:
     scratch = tmp_path / "scratch"
     with started(scratch, "demo", "--no-keep") as process:
