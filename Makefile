@@ -185,6 +185,9 @@ lock: ## Pin every dependency anew, with hashes, for Python 3.11 and later
 
 .PHONY: clean
 clean: ## Remove what make made: .venv, caches, builds, the local stack's data
-	@if [ -e .hotswap/stack.json ]; then echo "the stack is running (.hotswap); stop it first" >&2; exit 1; fi
+	@pid="$$(sed -n 's/.*"supervisorPid": *\([0-9]*\).*/\1/p' .hotswap/stack.json 2>/dev/null || true)"; \
+	if [ -n "$$pid" ] && [ -e "/proc/$$pid" ]; then \
+	  echo "the stack is running (.hotswap, process $$pid); stop it first" >&2; exit 1; \
+	fi
 	@rm -rf $(VENV) .hotswap build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +

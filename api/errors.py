@@ -20,6 +20,7 @@ from api.security import charge_stranger
 from hotswap.domain import errors
 from hotswap.domain.base import Instant, Model
 from hotswap.domain.errors import FieldFault, HotSwapError
+from hotswap.domain.wording import plain_words
 
 log = logging.getLogger(__name__)
 
@@ -181,7 +182,7 @@ async def _on_http_error(request: Request, error: Exception) -> Response:
 def _fault(item: Mapping[str, Any]) -> FieldFault:
     """One of pydantic's errors as ours: the camelCase path as the sender wrote it, the fault, the remedy."""
     place, *path = item["loc"]
-    kind, message = item["type"], str(item["msg"]).removeprefix("Value error, ")
+    kind, message = item["type"], plain_words(item)
     field = ".".join(str(part) for part in path)
     if kind == "json_invalid":
         reason = item.get("ctx", {}).get("error", message)

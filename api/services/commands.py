@@ -17,7 +17,7 @@ from api.services.aftercare import still_warm
 from api.services.deployments import REQUESTED, DeploymentService, Prepared, row_or_none
 from api.services.idempotency import Once, fingerprint
 from api.services.plugins import entry
-from api.services.retries import RETRY, check_retry, prepare_retry
+from api.services.retries import RETRY, RETRYABLE, check_retry, prepare_retry
 from api.services.rollouts import Handle, RolloutOver, Rollouts
 from hotswap.domain.base import bounded
 from hotswap.domain.deployment import DeploymentProgress, DeploymentRequest, DirectConfig
@@ -249,11 +249,22 @@ def _command(body: CommandIn, actor: Actor) -> Command:
     return Command(by=actor.user, roles=actor.ordered_roles(), reason=body.reason)
 
 
+def _instead(progress: DeploymentProgress, name: str) -> str:
+    """What can be done instead, now that it has ended."""
+    takes_back = progress.from_version is not None and progress.rollback_of is None and name != "rollback"
+    if progress.status is DeploymentStatus.COMPLETED and takes_back:
+        return "; to go back to the version before, use 'rollback'"
+    if progress.status in RETRYABLE:
+        return "; to try it again, use 'retry'"
+    return "; deploy the version that you want instead"
+
+
 def _over(row: DeploymentRow, name: str, execution: str = "") -> Conflict:
     progress = row.progress
     if progress.status in TERMINAL:
         why = f": {progress.outcome_reason}" if progress.outcome_reason else ""
-        return Conflict(f"{progress.deployment_id} is {progress.status}{why}; '{name}' makes no sense any more")
+        said = f"{progress.deployment_id} is {progress.status}{why}; '{name}' makes no sense any more"
+        return Conflict(f"{said}{_instead(progress, name)}")
     ended = f"its workflow is {execution}" if execution else "its workflow is not known to Temporal"
     return Conflict(
         f"{progress.deployment_id} cannot take '{name}': {ended}, though it is recorded as {progress.status}; "

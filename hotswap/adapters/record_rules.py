@@ -118,7 +118,10 @@ def plugin_taken(name: str) -> Conflict:
 
 
 def plugin_missing(name: str) -> NotFound:
-    return NotFound(f"plugin '{name}' is not registered")
+    return NotFound(
+        f"plugin '{name}' is not registered",
+        [FieldFault("pluginId", "choose one of GET /plugins (`hotswap plugin list`), or register it first")],
+    )
 
 
 def plugin_in_use(name: str) -> Conflict:
@@ -130,7 +133,11 @@ def version_taken(plugin: str, version: str) -> Conflict:
 
 
 def version_missing(plugin: str, version: str) -> NotFound:
-    return NotFound(f"version {version} of plugin '{plugin}' is not registered")
+    listed = f"GET /plugins/{plugin}/versions (`hotswap plugin versions {plugin}`)"
+    return NotFound(
+        f"version {version} of plugin '{plugin}' is not registered",
+        [FieldFault("version", f"choose one of {listed}, or upload it first")],
+    )
 
 
 def version_moved(plugin: str, version: str, found: str) -> Conflict:

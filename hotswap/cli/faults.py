@@ -66,6 +66,13 @@ class UsageFault(CliError):
         super().__init__(message, remedy, code="USAGE", faults=faults)
 
 
+def not_one(name: str, found: Sequence[str], kind: str, where: str) -> UsageFault:
+    """The beginning of an id that fits none, or several. `where`: how to see what there is."""
+    if not found:
+        return UsageFault(f"no {kind} begins with '{name}'", where)
+    return UsageFault(f"'{name}' fits {len(found)}: {', '.join(found[:5])}", f"{where}; write more digits")
+
+
 class ApiUnreachable(CliError):
     """No answer from the api. A repeat helps once it runs."""
 

@@ -8,7 +8,7 @@ import typer
 
 from hotswap.cli.client import API, ApiClient, environment_name
 from hotswap.cli.deployments import DeploymentArgument, EnvironmentOption, NeededReason
-from hotswap.cli.faults import UsageFault
+from hotswap.cli.faults import UsageFault, not_one
 from hotswap.cli.output import clean
 from hotswap.cli.session import Session, command
 from hotswap.cli.windows import freeze_window, window_text
@@ -176,5 +176,5 @@ async def _resolve(api: ApiClient, name: str) -> str:
     page = await api.call("GET", f"{API}/freezes", lifted="false", limit=100)
     found = [str(item["freezeId"]) for item in page["items"] if str(item["freezeId"]).startswith(name)]
     if len(found) != 1:
-        raise UsageFault(f"'{name}' fits {len(found)} freezes", "`hotswap freeze list` shows them; write more digits")
+        raise not_one(name, found, "freeze", "`hotswap freeze list` shows them")
     return found[0]

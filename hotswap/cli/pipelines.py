@@ -10,7 +10,7 @@ from rich.text import Text
 from hotswap.cli.client import API, ApiClient, environment_name
 from hotswap.cli.deployments import NeededReason, ReasonOption
 from hotswap.cli.durations import iso_duration
-from hotswap.cli.faults import INTERRUPTED, UsageFault
+from hotswap.cli.faults import INTERRUPTED, UsageFault, not_one
 from hotswap.cli.output import Output, ago, clean
 from hotswap.cli.request import read_config
 from hotswap.cli.session import Session, command
@@ -232,9 +232,7 @@ async def _resolve(api: ApiClient, name: str) -> str:
     page = await api.call("GET", f"{API}/pipelines", limit=100)
     found = [str(item["pipelineId"]) for item in page["items"] if str(item["pipelineId"]).startswith(name)]
     if len(found) != 1:
-        raise UsageFault(
-            f"'{name}' fits {len(found)} pipelines", "`hotswap pipeline list` shows them; write more digits"
-        )
+        raise not_one(name, found, "pipeline", "`hotswap pipeline list` shows them")
     return found[0]
 
 

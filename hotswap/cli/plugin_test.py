@@ -19,7 +19,15 @@ from hotswap.cli.faults import OTHER, CliError, UsageFault
 from hotswap.cli.output import Output, clean, size
 from hotswap.cli.session import Session, command
 from hotswap.domain.base import bounded
-from hotswap.domain.errors import HostFailed, HotSwapError, InvalidInput, NotFound, PluginError, SandboxUnavailable
+from hotswap.domain.errors import (
+    BundleRejected,
+    HostFailed,
+    HotSwapError,
+    InvalidInput,
+    NotFound,
+    PluginError,
+    SandboxUnavailable,
+)
 
 if TYPE_CHECKING:
     from hotswap.runtime.workbench import Workbench
@@ -86,7 +94,7 @@ async def run_plugin_here(
     )
     body = _object(parameters, "--parameters")
     run = _Run(tier)
-    with _output_shown(session.output), _told():
+    with _output_shown(session.output), _told(source):
         try:
             async with open_workbench(source, given) as bench:
                 await _exercise(run, bench, method, body, tenant, limit)
@@ -178,7 +186,7 @@ def _tell(output: Output, run: _Run) -> None:
 
 
 @contextmanager
-def _told() -> Iterator[None]:
+def _told(source: Path) -> Iterator[None]:
     """Faults of the input, of the manifest and of this machine, as what the command line prints."""
     try:
         yield
@@ -186,6 +194,11 @@ def _told() -> Iterator[None]:
         raise CliError(f"this machine cannot shut a plugin in: {fault.message}", _REMEDY) from None
     except HostFailed:
         raise
+    except BundleRejected as fault:
+        remedy = (
+            "correct it and repeat the command" if source.is_dir() else "build it again: hotswap plugin build FOLDER"
+        )
+        raise UsageFault(f"{source}: {fault.message}", remedy) from None
     except HotSwapError as fault:
         faults = [(item.field, item.message) for item in fault.faults] if isinstance(fault, InvalidInput) else []
         raise UsageFault(fault.message, "correct it and repeat the command", faults=faults) from None

@@ -120,7 +120,9 @@ def read_bundle(path: Path) -> Bundle:
     except FileNotFoundError:
         raise UsageFault(f"there is no {path}", "make it with: hotswap plugin build FOLDER") from None
     except (OSError, zipfile.BadZipFile, NotImplementedError, RuntimeError) as fault:
-        raise UsageFault(f"{path} cannot be read as a zip: {fault}", "build it again: hotswap plugin build") from None
+        raise UsageFault(
+            f"{path} cannot be read as a zip: {fault}", "build it again: hotswap plugin build FOLDER"
+        ) from None
     with told_plainly():
         manifest = parse_manifest(content, name)
     document = tomllib.loads(content.decode()) if name.endswith(".toml") else json.loads(content)

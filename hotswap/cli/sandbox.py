@@ -11,7 +11,7 @@ import typer
 from hotswap.cli.client import API, ApiClient, environment_name
 from hotswap.cli.deployments import ReasonOption
 from hotswap.cli.durations import iso_duration
-from hotswap.cli.faults import INTERRUPTED, OTHER, UsageFault
+from hotswap.cli.faults import INTERRUPTED, OTHER, UsageFault, not_one
 from hotswap.cli.output import Output, ago, clean, duration, size
 from hotswap.cli.session import Session, command
 
@@ -274,7 +274,8 @@ async def _resolve(api: ApiClient, name: str) -> str:
     if len(name) == ID_LENGTH:
         return name
     page = await api.call("GET", f"{API}/sandbox", limit=100)
-    return _only(name, [str(item["sandboxId"]) for item in page["items"]], "`hotswap sandbox list --all` shows them")
+    known = [str(item["sandboxId"]) for item in page["items"]]
+    return _only(name, known, "sandbox", "`hotswap sandbox list --all` shows them")
 
 
 async def _resolve_execution(api: ApiClient, sandbox_id: str, name: str) -> str:
@@ -282,13 +283,14 @@ async def _resolve_execution(api: ApiClient, sandbox_id: str, name: str) -> str:
     if len(name) == ID_LENGTH:
         return name
     page = await api.call("GET", f"{API}/sandbox/{sandbox_id}/results", limit=100)
-    return _only(name, [str(item["executionId"]) for item in page["items"]], "`hotswap sandbox results ID` shows them")
+    known = [str(item["executionId"]) for item in page["items"]]
+    return _only(name, known, "execution", "`hotswap sandbox results ID` shows them")
 
 
-def _only(name: str, known: list[str], where: str) -> str:
+def _only(name: str, known: list[str], kind: str, where: str) -> str:
     found = [one for one in known if one.startswith(name)]
     if len(found) != 1:
-        raise UsageFault(f"'{name}' fits {len(found)} of them", f"{where}; write more digits")
+        raise not_one(name, found, kind, where)
     return found[0]
 
 

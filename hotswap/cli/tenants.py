@@ -246,8 +246,9 @@ def _document(file: str) -> dict[str, Any]:
     try:
         document = json.loads(sys.stdin.read() if file == "-" else Path(file).read_text(encoding="utf-8"))
     except (OSError, ValueError) as fault:
+        what = "what is piped in" if file == "-" else file
         raise UsageFault(
-            f"{file} cannot be read: {fault}", "give a file with a JSON object, or - and pipe it"
+            f"{what} cannot be read as JSON: {fault}", "give a file with a JSON object, or - and pipe it"
         ) from None
     if not isinstance(document, dict):
         raise UsageFault(f"{file} holds no JSON object", 'write {"name": value, ...}')

@@ -27,7 +27,7 @@ from hotswap.cli.follow import Happening, Kind
 from hotswap.demo.claims import Seen, judge
 from hotswap.demo.examples import Example, build_examples, find_examples, push_all
 from hotswap.demo.rollout import NotSo, Rollout, connection_of
-from hotswap.demo.summary import address_lines, claim_lines, figure_lines
+from hotswap.demo.summary import address_lines, claim_lines, figure_lines, verdict_line
 from hotswap.demo.traffic_process import TrafficProcess, TrafficStopped
 from hotswap.domain.deployment import Environment
 from hotswap.domain.errors import HotSwapError
@@ -298,8 +298,10 @@ async def play(data_dir: Path, narrator: Narrator, keep: bool, examples: Path, j
             ):
                 began = narrator.elapsed
                 seen = await tell(Stage(stack, narrator, admin, approver), await building)
-            judged(_summarise(narrator, seen, stack, narrator.elapsed - began))
+            judged(_summarise(narrator, seen, narrator.elapsed - began))
             if keep:
+                for line in address_lines(stack.info, ENVIRONMENT, PLUGIN):
+                    narrator.plain(line)
                 narrator.plain()
                 narrator.plain(f"up until Ctrl-C; in another terminal: HOTSWAP_HOME={data_dir} hotswap list", "bold")
                 await asyncio.Event().wait()
@@ -308,27 +310,28 @@ async def play(data_dir: Path, narrator: Narrator, keep: bool, examples: Path, j
         await asyncio.gather(building, return_exceptions=True)
 
 
-def _summarise(narrator: Narrator, seen: Seen, stack: EmbeddedStack, took: float) -> bool:
+def _summarise(narrator: Narrator, seen: Seen, took: float) -> bool:
     claims = judge(seen)
+    held = all(claim.ok for claim in claims)
     narrator.chapter("Summary")
     for line, claim in zip(claim_lines(claims), claims, strict=True):
         narrator.plain(line, "green" if claim.ok else "bold red")
+    narrator.plain(verdict_line(claims), "bold green" if held else "bold red")
     narrator.plain()
     for line in figure_lines(seen, took):
         narrator.plain(line)
     for sample in seen.traffic.failure_samples[:5]:
         narrator.plain(f"failure: {sample}", "red")
     narrator.plain()
-    for line in address_lines(stack.info, ENVIRONMENT, PLUGIN):
-        narrator.plain(line)
-    return all(claim.ok for claim in claims)
+    return held
 
 
 def run_demo(data_dir: Path | None = None, keep: bool | None = None, examples_dir: Path | None = None) -> int:
-    """The whole demo; the exit code: 0 = every claim held, 1 = one did not or it broke off, 130 = Ctrl-C in the middle.
+    """The whole demo; the exit code: 0 = every claim held, 1 = one did not or it broke off, 130 = Ctrl-C in the middle,
+    143 and 129 = SIGTERM and SIGHUP.
 
     A second Ctrl-C kills everything at once. `keep` None: stay up on a terminal. Without `data_dir` everything lives in a
-    temporary directory, removed when the story went well.
+    temporary directory, removed when the story went well or was stopped.
     """
     die_with_parent()
     narrator = Narrator()
@@ -336,22 +339,23 @@ def run_demo(data_dir: Path | None = None, keep: bool | None = None, examples_di
     stay = sys.stdout.isatty() if keep is None else keep
     root = data_dir.absolute() if data_dir else Path(tempfile.mkdtemp(prefix="hotswap-demo-"))
     held: list[bool] = []
+    stopped_by = signal.SIGINT
     stopping = False
 
-    def stop(main: "asyncio.Task[Any]") -> None:
-        nonlocal stopping
+    def stop(main: "asyncio.Task[Any]", how: signal.Signals) -> None:
+        nonlocal stopping, stopped_by
         if stopping:
             narrator.say(f"killed; logs and data stay in {root}")
             # The children are tied to this process; what they still write keeps the folder from being removed.
-            os._exit(130)
-        stopping = True
+            os._exit(128 + how)
+        stopping, stopped_by = True, how
         main.cancel()
 
     async def whole() -> None:
         main = asyncio.current_task()
         assert main is not None
         for caught in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-            asyncio.get_running_loop().add_signal_handler(caught, stop, main)
+            asyncio.get_running_loop().add_signal_handler(caught, stop, main, caught)
         await play(root, narrator, stay, find_examples(examples_dir), held.append)
 
     code = 1
@@ -363,13 +367,16 @@ def run_demo(data_dir: Path | None = None, keep: bool | None = None, examples_di
         narrator.say(f"FAILED {fault or 'something took too long'}", "bold red")
     except (KeyboardInterrupt, asyncio.CancelledError):
         narrator.say("stopped")
-        code = 130
+        code = 128 + stopped_by
     if held:
         code = 0 if all(held) else 1
     if data_dir is None and code != 1:
         # Everything has ended: one more Ctrl-C would only leave the folder.
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         shutil.rmtree(root)
-    else:
+        narrator.say(f"everything has ended, {root} is removed")
+    elif data_dir is None and not any(root.iterdir()):
+        root.rmdir()  # it broke off before anything was started
+    elif root.exists():
         narrator.plain(f"logs and data: {root}")
     return code

@@ -20,6 +20,14 @@ def claim_lines(claims: Sequence[Claim]) -> list[str]:
     return [f"{'ok    ' if claim.ok else 'FAILED'} {claim.text} ({claim.figure})" for claim in claims]
 
 
+def verdict_line(claims: Sequence[Claim]) -> str:
+    """What the claims come to, in a sentence."""
+    broken = sum(not claim.ok for claim in claims)
+    if broken:
+        return f"{broken} of {len(claims)} claims did NOT hold (exit code 1)"
+    return f"all {len(claims)} claims held (exit code 0)"
+
+
 def figure_lines(seen: Seen, took: float) -> list[str]:
     """The figures that the issue asks for."""
     traffic = seen.traffic

@@ -48,7 +48,13 @@ PLUGIN_NAME_PATTERN = r"^[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?$"
 PluginName = Annotated[str, StringConstraints(pattern=PLUGIN_NAME_PATTERN)]
 """1 to 63 lower-case letters, digits and inner hyphens: safe in a URL, an S3 key, a file name and a DNS label."""
 
-TenantId = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$")]
+METHOD_NAME_PATTERN = r"^[a-z][a-z0-9_]{0,63}$"
+
+TENANT_ID_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$"
+
+TenantId = Annotated[str, StringConstraints(pattern=TENANT_ID_PATTERN)]
 
 Digest = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 """SHA-256 of an artifact, 64 lower-case hex digits."""
+
+WALL_TIME_PATTERN = r"^([01][0-9]|2[0-3]):[0-5][0-9]$"

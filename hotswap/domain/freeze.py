@@ -17,7 +17,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from pydantic import AfterValidator, Field, StringConstraints, model_validator
 
-from hotswap.domain.base import BoundedText, Instant, Model, PluginName
+from hotswap.domain.base import WALL_TIME_PATTERN, BoundedText, Instant, Model, PluginName
 from hotswap.domain.deployment import Environment
 
 MOST_CHANGES = 100
@@ -65,7 +65,7 @@ def _zone(name: str) -> ZoneInfo:
 TimeZone = Annotated[str, StringConstraints(min_length=1, max_length=64), AfterValidator(_known_zone)]
 """An IANA name such as Europe/Berlin."""
 
-WallTime = Annotated[str, StringConstraints(pattern=r"^([01][0-9]|2[0-3]):[0-5][0-9]$")]
+WallTime = Annotated[str, StringConstraints(pattern=WALL_TIME_PATTERN)]
 """HH:MM, 00:00 to 23:59."""
 
 

@@ -16,9 +16,10 @@ from jsonschema.validators import Draft202012Validator
 from packaging.specifiers import InvalidSpecifier, SpecifierSet
 from pydantic import AfterValidator, Field, StringConstraints, ValidationError, WithJsonSchema, model_validator
 
-from hotswap.domain.base import Model, PluginName
+from hotswap.domain.base import METHOD_NAME_PATTERN, Model, PluginName
 from hotswap.domain.errors import FieldFault, ManifestInvalid
 from hotswap.domain.permissions import check_permission
+from hotswap.domain.wording import plain_words
 
 MAX_MANIFEST_BYTES = 256 * 1024
 
@@ -26,7 +27,6 @@ MAX_NESTING = 64
 """Objects and lists within each other. Parsers stop at about 200, which differs: what one writes another must read."""
 
 _ENTRY_POINT = re.compile(r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*$")
-_METHOD_NAME = r"^[a-z][a-z0-9_]{0,63}$"
 
 
 def _semver(value: str) -> str:
@@ -93,7 +93,7 @@ class PluginType(StrEnum):
 class Method(Model):
     """One callable method. Parameters arrive as one JSON object."""
 
-    name: Annotated[str, StringConstraints(pattern=_METHOD_NAME)]
+    name: Annotated[str, StringConstraints(pattern=METHOD_NAME_PATTERN)]
     parameters: JsonSchema = Field(default_factory=lambda: {"type": "object"})
     result: JsonSchema = Field(default_factory=dict)
     idempotent: bool = False
@@ -122,7 +122,7 @@ class Resources(Model):
 class SmokeTest(Model):
     """A call whose result is checked in the sandbox before any traffic: equal to `expected`, or valid by `schema`."""
 
-    method: Annotated[str, StringConstraints(pattern=_METHOD_NAME)]
+    method: Annotated[str, StringConstraints(pattern=METHOD_NAME_PATTERN)]
     parameters: dict[str, Any] = Field(default_factory=dict)
     expected: Any = None
     expected_schema: JsonSchema | None = None
@@ -232,9 +232,12 @@ def _unkeepable_value(value: Any, depth: int) -> str:
 def field_faults(fault: ValidationError) -> list[FieldFault]:
     """Pydantic's faults as ours: the path as the sender wrote it, the fault, the remedy."""
     faults = []
-    for item in fault.errors(include_url=False, include_input=False):
+    items = fault.errors(include_url=False, include_input=False)
+    for item in items:
+        if item["type"] == "too_short" and any(_is_within(other["loc"], item["loc"]) for other in items):
+            continue  # the list is short only because what it holds is wrong, which is named by itself
         path = ".".join(str(part) for part in item["loc"])
-        message = item["msg"].removeprefix("Value error, ")
+        message = plain_words(item)
         if item["type"] == "extra_forbidden":
             message = "is not a known key; remove it or correct its spelling"
         elif item["type"] == "missing":
@@ -243,6 +246,10 @@ def field_faults(fault: ValidationError) -> list[FieldFault]:
             path, message = message.split(": ", 1)
         faults.append(FieldFault(path or "(document)", message))
     return faults
+
+
+def _is_within(path: tuple[int | str, ...], outer: tuple[int | str, ...]) -> bool:
+    return len(path) > len(outer) and path[: len(outer)] == outer
 
 
 def version_order(version: str) -> semver.Version:

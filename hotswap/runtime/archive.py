@@ -186,7 +186,7 @@ class StrictArchive:
                     found.append(at)
             at = tail.rfind(_END_MARK, 0, at)
         if not found:
-            _reject("is not a zip, is cut short, or has data after its end")
+            _reject("is not a zip, is cut short, or has data after its end; build it anew and send it whole")
         if len(found) > 1:
             _reject("has more than one end record, so that readers would disagree about its content")
         at = found[0]

@@ -10,6 +10,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from hotswap.domain.base import PluginName
 from hotswap.domain.errors import FieldFault, InvalidInput
+from hotswap.domain.wording import PLUGIN_NAME_RULE
 
 _MANIFEST = """\
 # What HotSwap must know about this plugin. An unknown key is an error that names it.
@@ -118,7 +119,7 @@ def init_plugin(folder: Path, name: str) -> None:
     except ValidationError:
         raise InvalidInput(
             f"'{name[:80]}' is not a plugin name",
-            [FieldFault("name", "use 1 to 63 lower-case letters, digits and inner hyphens, e.g. invoice-export")],
+            [FieldFault("name", PLUGIN_NAME_RULE)],
         ) from None
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise InvalidInput(f"{folder} is not empty", [FieldFault("folder", "name a new or an empty folder")])

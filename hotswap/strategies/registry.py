@@ -27,6 +27,7 @@ from hotswap.domain.manifest import field_faults
 from hotswap.domain.plan import Plan, Step
 from hotswap.domain.registry import EnvironmentPolicy
 from hotswap.domain.routes import ArtifactRef
+from hotswap.domain.wording import NO_LIST
 from hotswap.strategies.ab_test import ab_test_steps
 from hotswap.strategies.aftercare import aftercare_of
 from hotswap.strategies.announce import announced
@@ -156,7 +157,7 @@ def _in_config(fault: FieldFault) -> FieldFault:
     if message.startswith("Input should be a valid duration"):
         message = "must be an ISO 8601 duration such as PT10M"
     elif fault.field.startswith(("steps.", "gradualSteps.")) or (
-        message == "Input should be a valid array" and fault.field in ("steps", "gradualSteps")
+        message == NO_LIST and fault.field in ("steps", "gradualSteps")
     ):
         message = "must be whole percentages from 1 to 100 in a list, e.g. [10, 30, 50, 100]"
     elif fault.field == "kind":

@@ -96,7 +96,19 @@ async def test_a_finished_deployment_takes_no_command_and_says_how_it_ended(
         message = error_of(await order(site.admin, running, name, reason="x"), 409, "CONFLICT")["message"]
         assert f"is {status}" in message
         assert "p99 over 500 ms" in message
+        assert ("to try it again, use 'retry'" in message) == (status is not DeploymentStatus.SUPERSEDED)
     assert site.rollouts.sent == []
+
+
+async def test_what_completed_is_taken_back_by_a_rollback_if_there_was_something_before(
+    site: Site, running: str
+) -> None:
+    remedy = "to go back to the version before, use 'rollback'"
+    for before, told in ((None, False), ("0.9.0", True)):
+        await site.project(running, status=DeploymentStatus.COMPLETED, from_version=before)
+        message = error_of(await order(site.admin, running, "abort", reason="x"), 409, "CONFLICT")["message"]
+        assert (remedy in message) == told
+        assert ("deploy the version that you want instead" in message) != told
 
 
 async def test_a_workflow_that_ended_a_moment_ago_is_told_by_its_projection(site: Site, running: str) -> None:

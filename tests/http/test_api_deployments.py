@@ -141,9 +141,10 @@ async def test_a_wrong_request_is_refused_by_field_and_starts_nothing(
 
 
 async def test_unknown_plugins_and_versions_are_not_found(site: Site) -> None:
-    error_of(await site.deploy(), 404, "NOT_FOUND")
+    assert "`hotswap plugin list`" in fields_of(error_of(await site.deploy(), 404, "NOT_FOUND"))["pluginId"]
     await site.ship()
-    error_of(await site.deploy("9.9.9"), 404, "NOT_FOUND")
+    error = error_of(await site.deploy("9.9.9"), 404, "NOT_FOUND")
+    assert "`hotswap plugin versions greeter`" in fields_of(error)["version"]
     error_of(await site.admin.get(f"{DEPLOYMENTS}/dep_{'0' * 32}"), 404, "NOT_FOUND")
     error_of(await site.admin.get(f"{DEPLOYMENTS}/dep_1"), 400, "VALIDATION_ERROR")
     await nothing_was_started(site)

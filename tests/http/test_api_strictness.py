@@ -83,3 +83,14 @@ async def test_the_document_tells_what_commands_need_and_which_tag_a_union_takes
     assert abort["required"] is True
     assert abort["content"]["application/json"]["schema"]["required"] == ["reason"]
     assert "kind" in document["components"]["schemas"]["Once"]["required"]
+
+
+async def test_a_name_that_is_none_is_told_what_to_write_and_not_a_regular_expression(site: Site) -> None:
+    answer = await site.admin.post(f"{API}/plugins", json={"name": "Bad Name", "displayName": "x", "type": "Other"})
+    said = fields_of(error_of(answer, 400, "VALIDATION_ERROR"))["name"]
+    assert "use 1 to 63 lower-case letters, digits and inner hyphens" in said
+    assert "^" not in said
+    window = {"kind": "daily", "start": "25:00", "end": "06:00"}
+    answer = await site.admin.post(f"{API}/freezes", json={"reason": "x", "window": window})
+    said = fields_of(error_of(answer, 400, "VALIDATION_ERROR"))["window.daily.start"]
+    assert "write a time of day from 00:00 to 23:59" in said

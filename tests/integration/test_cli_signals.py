@@ -48,14 +48,28 @@ def test_a_plugin_that_is_being_tested_goes_with_its_folder(tmp_path: Path, how:
         assert list(scratch.iterdir()) == []
 
 
-def test_a_demo_that_is_stopped_while_it_starts_leaves_nothing(tmp_path: Path) -> None:
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
+def test_a_demo_that_is_stopped_while_it_starts_leaves_nothing(tmp_path: Path, how: signal.Signals) -> None:
     scratch = tmp_path / "scratch"
     with started(scratch, "demo", "--no-keep") as process:
         said = read_until(process, "ready in")
-        ctrl_c(process)
-        said += read_until(process, "stopped")
-        assert process.wait(60) == 130
+        if how is signal.SIGINT:
+            ctrl_c(process)
+        else:
+            process.send_signal(how)  # a supervisor's word reaches the command alone
+        said += read_until(process, "is removed")
+        assert process.wait(60) == 128 + how
         assert "Traceback" not in said
+        assert list(scratch.iterdir()) == []
+
+
+def test_a_demo_that_cannot_begin_leaves_nothing_and_names_no_folder(tmp_path: Path) -> None:
+    scratch = tmp_path / "scratch"
+    with started(scratch, "demo", "--no-keep", "--examples", str(tmp_path / "nowhere")) as process:
+        said, _ = process.communicate(timeout=60)
+        assert process.returncode == 1
+        assert "name them with --examples" in said
+        assert "logs and data" not in said
         assert list(scratch.iterdir()) == []
 
 

@@ -201,3 +201,13 @@ def test_a_plugin_that_cannot_load_is_exit_code_1(folder: Path, run: Run) -> Non
     assert code == 1
     assert "limit hit: LOAD_FAILED" in out
     assert "No module named 'nothing_like_it'" in err
+
+
+@pytest.mark.parametrize("content", [b"", b"no zip"])
+def test_what_is_no_zip_is_named_with_what_to_do(tmp_path: Path, run: Run, content: bytes) -> None:
+    path = tmp_path / "some.zip"
+    path.write_bytes(content)
+    code, _, err = run(path)
+    assert code == 2
+    assert f"{path}: the archive is not a zip" in err
+    assert "hotswap plugin build FOLDER" in err

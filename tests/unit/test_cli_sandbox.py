@@ -178,7 +178,7 @@ def test_delete_sends_the_reason_and_may_be_repeated(
         (("execute", SANDBOX_ID, "format", "[1]"), "must be a JSON object"),
         (("execute", SANDBOX_ID, "format", "{"), "is not JSON"),
         (("execute", SANDBOX_ID, "format", "@/nowhere.json"), "cannot be read"),
-        (("execute", "sbx_77", "format"), "fits 0"),
+        (("execute", "sbx_77", "format"), "no sandbox begins with 'sbx_77'"),
         (("create", "phone", "2.0.0", "--ttl", "soon"), "is not a duration"),
         (("create", "phone", "2.0.0", "-e", "moon"), "is not an environment"),
     ],

@@ -112,6 +112,31 @@ def test_every_fault_is_named_at_once(tmp_path: Path) -> None:
     assert {fault.field for fault in refused.value.faults} == {"version", "colour", "type"}
 
 
+def test_what_is_within_a_list_is_not_told_of_the_list_too(tmp_path: Path) -> None:
+    with pytest.raises(ManifestInvalid) as refused:
+        read_manifest(bundle(tmp_path, {**BASE, "methods": [{"name": "shout", "idempotnt": True}]}))
+    assert [fault.field for fault in refused.value.faults] == ["methods.0.idempotnt"]
+    with pytest.raises(ManifestInvalid) as refused:
+        read_manifest(bundle(tmp_path, {**BASE, "methods": []}))
+    assert [fault.field for fault in refused.value.faults] == ["methods"]
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"name": "Shout Loud"}, "name: is not spelt as it must be; use 1 to 63 lower-case letters"),
+        ({"methods": [{"name": "Shout"}]}, "methods.0.name: is not spelt as it must be; use 1 to 64 lower-case"),
+        ({"methods": {"name": "shout"}}, "methods: must be a list"),
+    ],
+)
+def test_a_fault_is_told_without_a_regular_expression_or_a_type_of_pythons(
+    change: dict[str, Any], said: str, tmp_path: Path
+) -> None:
+    with pytest.raises(ManifestInvalid) as refused:
+        read_manifest(bundle(tmp_path, {**BASE, **change}))
+    assert said in refused.value.message
+
+
 @pytest.mark.parametrize(
     ("files", "fault"),
     [

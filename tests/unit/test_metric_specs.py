@@ -43,7 +43,7 @@ def test_a_request_from_before_there_were_metrics_has_none() -> None:
     ("base", "change", "path", "said"),
     [
         (GOOD, {"name": "error-rate"}, "name", "judged anyway, by thresholds"),
-        (GOOD, {"name": "P99"}, "name", "pattern"),
+        (GOOD, {"name": "P99"}, "name", "lower-case letters, digits and inner hyphens"),
         (GOOD, {"provider": "datadog"}, "provider", "'nodes', 'prometheus' or 'webhook'"),
         (GOOD, {"operator": "=="}, "operator", "'<='"),
         (GOOD, {"threshold": "much"}, "threshold", "number"),

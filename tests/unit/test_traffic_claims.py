@@ -6,7 +6,7 @@ import pytest
 
 from hotswap.demo.claims import Seen, judge
 from hotswap.demo.report import TrafficReport
-from hotswap.demo.summary import claim_lines, figure_lines, web_ui_url
+from hotswap.demo.summary import claim_lines, figure_lines, verdict_line, web_ui_url
 
 TENANTS = 200
 BAD_TENANTS = 20
@@ -121,3 +121,10 @@ def test_the_web_ui_is_filtered_to_these_deployments() -> None:
         "http://127.0.0.1:8233/namespaces/default/workflows?query="
         "HotSwapEnvironment%3D%22Staging%22%20AND%20HotSwapPlugin%3D%22phone-format%22"
     )
+
+
+def test_the_verdict_is_a_sentence_that_names_the_exit_code() -> None:
+    claims = judge(story())
+    assert verdict_line(claims) == f"all {len(claims)} claims held (exit code 0)"
+    claims = judge(replace(story(), statuses=("Completed", "Completed", "Completed")))
+    assert verdict_line(claims) == f"1 of {len(claims)} claims did NOT hold (exit code 1)"
