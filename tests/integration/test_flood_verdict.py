@@ -133,7 +133,8 @@ async def test_a_flood_by_one_tenant_never_fails_a_good_version(tmp_path: Path) 
         assert (flooded.outcome, flooded.n >= 2000) == (Outcome.INCONCLUSIVE, True)
         assert made.statuses[flooder][503] > 0
         beside = sum((made.statuses[other] for other in others), Counter())
-        assert beside[200] > 5 * beside[503], "others have their turns"
+        served, of_flood = (seen[200] / seen.total() for seen in (beside, made.statuses[flooder]))
+        assert served > 2 * of_flood, f"others have their turns: {beside} beside {made.statuses[flooder]}"
 
 
 async def test_a_version_too_slow_for_its_traffic_fails_by_what_it_turns_away(

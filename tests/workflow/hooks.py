@@ -68,7 +68,7 @@ class Hooks(Interceptor):
 
         assert threading.current_thread() is not threading.main_thread()
         asyncio.run_coroutine_threadsafe(run(), self._loop)
-        over.result(timeout=1.5)  # the SDK takes a task for deadlocked after 2 s
+        over.result(timeout=30)
 
 
 class _Activities(ActivityInboundInterceptor):

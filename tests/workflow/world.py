@@ -270,7 +270,7 @@ class World:
         routing = RoutingActivities(uow)
         pipelines = PipelineActivities(uow, self.bus)
         queue = QueueActivities(uow)
-        return Worker(
+        worker = Worker(
             self.client,
             task_queue=self.queue,
             workflows=DEPLOYMENT_WORKFLOWS,
@@ -299,6 +299,11 @@ class World:
             max_cached_workflows=self.cached_runs,
             sticky_queue_schedule_to_start_timeout=timedelta(seconds=1),
         )
+        # A busy machine, or a test (hooks), may hold a task for longer than the 2 s after which it counts as deadlocked. The
+        # worker's own switch for that, debug_mode, would run workflows on the test's loop.
+        assert worker._workflow_worker is not None
+        worker._workflow_worker._deadlock_timeout_seconds = 60
+        return worker
 
     def node_worker(self, node: ScriptedNode) -> Worker:
         activities = NodeActivities(node)
