@@ -137,6 +137,11 @@ class Backlog:
         self._judge(now)
         return exchange
 
+    def came_late(self) -> None:
+        """The one taken last was not given to the version after all: its time is over."""
+        if self._routers == 1:
+            self._taken -= 1
+
     def ended(self, now: float) -> None:
         """A call of the version has ended while others wait."""
         if now - self._batch_at > BATCH_SECONDS:

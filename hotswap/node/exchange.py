@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class Exchange:
-    """A request and what is known of it. `started` and `wait_until` are seconds of the event loop's clock."""
+    """A request and what is known of it. `started`, `turn_at` and `wait_until` are seconds of the event loop's clock."""
 
     __slots__ = (
         "abandoned",
@@ -31,6 +31,7 @@ class Exchange:
         "method",
         "old_keep_alive",
         "plugin",
+        "queued_at",
         "refusal",
         "router",
         "span",
@@ -38,6 +39,7 @@ class Exchange:
         "tenant",
         "timer",
         "traceparent",
+        "turn_at",
         "wait_until",
     )
 
@@ -63,9 +65,21 @@ class Exchange:
         """The queue it waits in."""
         self.span: CallSpan | None = None
         """Of a call that is traced."""
+        self.turn_at = 0.0
+        """When it left the latest queue to be decided for; 0.0 = it was in none."""
+        self.queued_at: ServedVersion | None = None
+        """The version of that queue."""
         self.wait_until = 0.0
         self.abandoned = False
         self.timer: asyncio.TimerHandle | None = None
+
+    def waited_for(self, now: float, *, begun: bool) -> "ServedVersion | None":
+        """Whose business took most of its time, which is over: a queue's, or that of the process, which has not `begun` it.
+        None when it ran for most of it.
+        """
+        if self.turn_at - self.started > now - self.turn_at:
+            return self.queued_at
+        return None if begun else self.host
 
     def done(self, reply: Reply) -> None:
         """The host's answer (the callback given to HostHandle.submit)."""

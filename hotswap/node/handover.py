@@ -2,7 +2,8 @@
 
 The next process (HOTSWAP_NODE__REPLACE) finds the present one by a unix socket in the data directory. They say, a line each:
 listeners (with the sockets, by SCM_RIGHTS) -> ready -> yours (takes no more orders) -> taken (the next one accepts) ->
-what was counted -> released, and after the last answer once more what was counted -> gone. Until "taken" the present one
+what was counted -> released, and after the last answer once more what was counted -> gone; in between what is counted of
+some, a moment late (hotswap.node.strain). Until "taken" the present one
 serves, and serves on if the other falls silent. A next one that loses the present one goes on: the sockets live with it.
 Neighbours: hotswap.node.agent is on both ends. ADR 34 says why sockets are handed over and not bound twice.
 """
@@ -131,11 +132,15 @@ class Successor:
     async def released(self, counted: Iterable[Counted]) -> None:
         await self._tell(counted, "released")
 
+    async def also(self, counted: Iterable[Counted]) -> None:
+        """What is known of some versions meanwhile."""
+        await self._tell(counted)
+
     async def gone(self, counted: Iterable[Counted]) -> None:
         await self._tell(counted, "gone")
         await self._link.close()
 
-    async def _tell(self, counted: Iterable[Counted], end: Literal["released", "gone"]) -> None:
+    async def _tell(self, counted: Iterable[Counted], end: Literal["released", "gone"] | None = None) -> None:
         room = MAX_TOLD
         try:
             for one in counted:
@@ -144,7 +149,8 @@ class Successor:
                     log.warning("too much was counted to tell all of it to the process that took over")
                     break
                 await asyncio.sleep(0)
-            await self._link.say(Word(kind=end))
+            if end is not None:
+                await self._link.say(Word(kind=end))
         except Silent as fault:
             log.warning("the process that took over cannot be told what was counted: %s", fault)
 

@@ -11,6 +11,7 @@ from time import monotonic
 
 from hotswap.node.backlog import FIRST_WINDOW, Backlog
 from hotswap.node.exchange import Exchange
+from hotswap.node.figures import Result
 from hotswap.node.routes import Route
 from hotswap.node.serving import Recorder, ServedVersion
 from hotswap.node.strain import STRETCH_SECONDS, Settled, Strain
@@ -36,11 +37,13 @@ class Queues:
         self,
         limit: int,
         in_flight_per_host: int,
-        submit: Callable[[Exchange, ServedVersion], None],
+        submit: Callable[[Exchange, ServedVersion], bool],
         turn_away: Callable[[Exchange], None],
         together: Together | None = None,
     ) -> None:
-        """`submit(exchange, host)`: its turn at this version has come. `turn_away`: there is no room for it."""
+        """`submit(exchange, host)`: its turn at this version has come; False when that was too late. `turn_away`: there is
+        no room for it.
+        """
         self.size = 0
         self._limit = limit
         self._in_flight_per_host = in_flight_per_host
@@ -129,14 +132,32 @@ class Queues:
             while backlog.size and ((handle := host.pick()) is None or not self._is_full(handle, window)):
                 exchange = backlog.take(monotonic())
                 self.size -= 1
-                self._strains[host].taken()
-                self._submit(exchange, host)
+                if self._submit(exchange, host):
+                    self._strains[host].taken()
+                else:
+                    self._strains[host].withdrawn(exchange.tenant, monotonic() - exchange.started)
+                    backlog.came_late()
         finally:  # a fault with one request must not keep all others waiting for ever
             self._pumping = False
 
     def of(self, plugin: str) -> list[Exchange]:
-        """Everybody who waits for a version of the plugin, in turn; they wait here no more."""
-        return self._taken(backlog for host, backlog in self._backlogs.items() if host.ref.plugin == plugin)
+        """Everybody who waits for a version of the plugin, in turn, to be decided for anew; they wait here no more."""
+        everybody = []
+        now = monotonic()
+        for host, backlog in self._backlogs.items():
+            if backlog.size and host.ref.plugin == plugin:
+                for exchange in self._taken([backlog]):
+                    self._strains[host].withdrawn(exchange.tenant, now - exchange.started)
+                    everybody.append(exchange)
+        return everybody
+
+    def came_late(self, exchange: Exchange, host: ServedVersion, now: float) -> None:
+        """Its time is over, most of which the version was too busy for it: as if it had been turned away."""
+        strain = self._strains.get(host)
+        if strain is not None and (strain.active or exchange.turn_at):
+            strain.came_late(exchange.tenant)
+        else:  # nobody waits there but in the process itself, or it is routed no more
+            host.counter.record(now, now - exchange.started, Result.FAILURE)
 
     def forget(self, routes: Iterable[Route]) -> None:
         """Drop what was learned of versions that no route names any more."""
@@ -153,8 +174,7 @@ class Queues:
             self._poller.cancel()
         if self._settler is not None:
             self._settler.cancel()
-        for strain in self._strains.values():
-            strain.settle()
+        self.settle()
         return self._taken(self._backlogs.values())
 
     def _taken(self, backlogs: Iterable[Backlog]) -> list[Exchange]:
@@ -180,11 +200,19 @@ class Queues:
             self._settler = self._loop.call_later(STRETCH_SECONDS, self._settle)
         return strain
 
-    def _settle(self) -> None:
-        """A stretch is over: count what it held back."""
+    def busy(self) -> set[tuple[str, str]]:
+        """Plugin and version of those that something may be held back of."""
+        return {(host.ref.plugin, host.ref.version) for host, strain in self._strains.items() if strain.active}
+
+    def settle(self) -> None:
+        """Count what is held back."""
         for strain in self._strains.values():
             if strain.active:
                 strain.settle()
+
+    def _settle(self) -> None:
+        """A stretch is over."""
+        self.settle()
         self._settler = self._loop.call_later(STRETCH_SECONDS, self._settle) if self._strains else None
 
     def _poll(self) -> None:

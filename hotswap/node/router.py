@@ -7,7 +7,7 @@ decided again, so that a rollback also rescues who waits.
 """
 
 import asyncio
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Mapping, Set
 from datetime import timedelta
 from time import monotonic
@@ -30,6 +30,7 @@ from hotswap.node.serving import ServedVersion
 from hotswap.node.targets import Targets
 from hotswap.node.tenant_auth import FORBIDDEN, TenantAuth
 from hotswap.node.traced_calls import TracedCalls
+from hotswap.node.waiting import WaitingRoom
 from hotswap.ports.hosts import Reply
 from hotswap.routing.decide import choose_version
 
@@ -77,8 +78,7 @@ class Router:
         self.clients = Clients(self.limits)
         self.refused: Counter[str] = Counter()
         """Requests turned away, by what they were too many for: a quota's name, or `overload`."""
-        self._waiting: dict[str, deque[Exchange]] = {}
-        self._waiting_count = 0
+        self._room = WaitingRoom()
         self._sending_away = False
         """Each client is told with its next answer that it is its connection's last."""
         self._draining = False
@@ -89,9 +89,7 @@ class Router:
         self._meters = Meters(UNLIMITED, self.now) if meters is None else meters
         self._unwatched = min(FIRST_WINDOW // (together.routers if together else 1), self.limits.in_flight_per_host)
         """Calls under way below which a process cannot be too busy while nothing is known of any."""
-        self._queues = Queues(
-            self.limits.queued, self.limits.in_flight_per_host, self._submit, self._turn_away, together
-        )
+        self.queues = Queues(self.limits.queued, self.limits.in_flight_per_host, self._turn, self._turn_away, together)
         self.listening = Listening(lambda: Connection(self))
         self._sweeper: asyncio.TimerHandle | None = None
 
@@ -148,10 +146,7 @@ class Router:
         if self._sweeper is not None:
             self._sweeper.cancel()
         self.listening.close()
-        for waiting in list(self._waiting.values()):
-            for exchange in list(waiting):
-                self._refuse(exchange, refusals.STOPPING)
-        for exchange in self._queues.close():
+        for exchange in (*self._room.empty(), *self.queues.close()):
             self._refuse(exchange, refusals.STOPPING)
         await self.clients.cut()
         if self._spans is not None:
@@ -163,15 +158,15 @@ class Router:
 
     @property
     def waiting(self) -> int:
-        return self._waiting_count
+        return len(self._room)
 
     @property
     def queued(self) -> int:
-        return self._queues.size
+        return self.queues.size
 
     @property
     def unsettled(self) -> int:
-        return self._queues.unsettled
+        return self.queues.unsettled
 
     @property
     def metered(self) -> int:
@@ -184,7 +179,7 @@ class Router:
         if self._spans is not None:
             self._spans.flush()
         self.clients.check(self.now())
-        self._queues.forget(self._routes.values())
+        self.queues.forget(self._routes.values())
 
     # -- called by connections -----------------------------------------------------------------------------------
 
@@ -230,25 +225,22 @@ class Router:
             self._refuse(exchange, refusals.over_share(exchange.tenant, exchange.plugin, meter, limit))
             return
         exchange.meter = meter
-        self._submit(exchange, late=False)
+        self._submit(exchange, min(self._timeout, meter.execution_seconds))
 
     def abandon(self, exchange: Exchange) -> None:
         """The client has gone. What runs is counted when it ends; what waits need not start."""
         exchange.abandoned = True
         if exchange.timer is not None:
-            self._leave_room(exchange)
+            self._room.leave(exchange)
             self._drop(exchange)
         elif exchange.backlog is not None:
-            self._queues.leave(exchange)
+            self.queues.leave(exchange)
             self._drop(exchange)
 
     # -- a request's way -----------------------------------------------------------------------------------------
 
-    def _submit(self, exchange: Exchange, turn_at: ServedVersion | None = None, *, late: bool = True) -> None:
-        """Decide and hand over. `turn_at`: it has waited in that version's queue and its turn has come.
-
-        `late`: some of its time may have gone.
-        """
+    def _submit(self, exchange: Exchange, left: float, turn_at: ServedVersion | None = None) -> None:
+        """Decide and hand over. `left`: seconds of its time. `turn_at`: whose queue it waited in until its turn came."""
         route = self._routes.get(exchange.plugin)
         if route is None:
             self._refuse(exchange, refusals.unrouted(exchange.plugin, exchange.tenant))
@@ -265,7 +257,7 @@ class Router:
         if handle is None or handle is exchange.handle:  # down, or the one that could not take it just now
             self._wait(exchange)
             return
-        queues = self._queues
+        queues = self.queues
         if (
             (queues.known or handle.in_flight >= self._unwatched)
             and host is not turn_at
@@ -273,19 +265,31 @@ class Router:
         ):
             queues.add(exchange, host)
             return
-        meter = exchange.meter
-        assert meter is not None
-        left = self._timeout
-        if meter.execution_seconds < left:
-            left = meter.execution_seconds
-        if late:
-            left += exchange.started - self.now()
-            if left <= 0:
-                self._count_failure(host, exchange)
-                self._refuse(exchange, refusals.expired(exchange.plugin, version))
-                return
         exchange.handle = handle
         handle.submit(exchange.method, exchange.tenant, exchange.body, left, exchange.done, exchange.traceparent)
+
+    def _again(self, exchange: Exchange, *, queued: bool = False, turn_at: ServedVersion | None = None) -> bool:
+        """Decide anew for one that waited for its version: for a process, or `queued`. False when its time is over, which
+        is then of the version that it waited for, whoever would be asked now. `turn_at`: as `_submit`.
+        """
+        host, meter, now = exchange.host, exchange.meter, self.now()
+        assert host is not None
+        assert meter is not None
+        left = min(self._timeout, meter.execution_seconds) + exchange.started - now
+        if queued:
+            exchange.queued_at, exchange.turn_at = host, now
+        if left > 0:
+            self._submit(exchange, left, turn_at)
+            return True
+        if queued:
+            self.queues.came_late(exchange, host, now)
+        else:
+            self._count_failure(host, exchange)
+        self._refuse(exchange, refusals.expired(exchange.plugin, host.ref.version))
+        return False
+
+    def _turn(self, exchange: Exchange, host: ServedVersion) -> bool:
+        return self._again(exchange, queued=True, turn_at=host)
 
     def finish(self, exchange: Exchange, reply: Reply) -> None:
         """The host's answer becomes the response, and a figure of the version that gave it."""
@@ -293,34 +297,34 @@ class Router:
         assert host is not None
         now = self.now()
         if reply.ok:
-            self._queues.counts(host).record(now, now - exchange.started, Result.OK)
+            self.queues.counts(host).record(now, now - exchange.started, Result.OK)
             self._end(exchange)
             answer = self._answers.result(host.ref.version, reply.body, self._connection_line(exchange))
             exchange.connection.complete(exchange, answer)
             if self._draining:
                 self._note_quiet()
-            if self._queues.size:
-                self._queues.ended(host)
+            if self.queues.size:
+                self.queues.ended(host)
             return
         if reply.unknown_method or reply.invalid:
             host.counter.reject()
+        elif reply.limit == "TIMEOUT" and (busy := exchange.waited_for(now, begun=reply.begun)) is not None:
+            self.queues.came_late(exchange, busy, now)
         elif reply.started:
-            self._queues.counts(host).record(now, now - exchange.started, Result.ERROR)
+            self.queues.counts(host).record(now, now - exchange.started, Result.ERROR)
         elif reply.limit == "DIED":  # nothing has run: another process, or the next one of this version, may have it
             if exchange.abandoned:
                 self._drop(exchange)
             else:
-                self._submit(exchange)
+                self._again(exchange)
             return
         else:
             host.counter.record(now, now - exchange.started, Result.FAILURE)
         self._refuse(exchange, refusals.refusal_of(reply))
-        if self._queues.size:
-            self._queues.ended(host)
+        if self.queues.size:
+            self.queues.ended(host)
 
     def _refuse(self, exchange: Exchange, refusal: Refusal) -> None:
-        if exchange.timer is not None:
-            self._leave_room(exchange)
         self._end(exchange, refusal)
         if refusal.close:
             exchange.keep_alive = False
@@ -351,15 +355,15 @@ class Router:
 
     def wake(self, plugin: str) -> None:
         """A host of the plugin is ready, or its route has changed: decide anew for who waits. Safe from any callback."""
-        if plugin in self._waiting or self._queues.size:
+        if plugin in self._room or self.queues.size:
             self._loop.call_soon(self._wake, plugin)
 
     def _wake(self, plugin: str) -> None:
-        for exchange in list(self._waiting.get(plugin, ())):
-            self._leave_room(exchange)
-            self._submit(exchange)
-        for exchange in self._queues.of(plugin):
-            self._submit(exchange)
+        for exchange in self._room.of(plugin):
+            self._room.leave(exchange)
+            self._again(exchange)
+        for exchange in self.queues.of(plugin):
+            self._again(exchange, queued=True)
 
     def _wait(self, exchange: Exchange) -> None:
         """Keep a request that no plugin code has seen until its host is back, for a bounded time."""
@@ -368,35 +372,23 @@ class Router:
             return
         now = self.now()
         if not exchange.wait_until:
-            exchange.wait_until = exchange.started + min(self.limits.wait_seconds, self._timeout)
+            exchange.wait_until = min(now + self.limits.wait_seconds, exchange.started + self._timeout)
         host = exchange.host
         assert host is not None
         if (
             now >= exchange.wait_until
-            or self._waiting_count >= self.limits.waiting
+            or len(self._room) >= self.limits.waiting
             or not host.back_within(exchange.wait_until - now)
         ):
             self._give_up(exchange)
             return
-        exchange.timer = self._loop.call_at(exchange.wait_until, self._give_up, exchange)
-        self._waiting.setdefault(exchange.plugin, deque()).append(exchange)
-        self._waiting_count += 1
+        self._room.enter(exchange, self._give_up)
 
     def _give_up(self, exchange: Exchange) -> None:
         host = exchange.host
         assert host is not None
         self._count_failure(host, exchange)
         self._refuse(exchange, refusals.restarting(exchange.plugin, host.ref.version))
-
-    def _leave_room(self, exchange: Exchange) -> None:
-        assert exchange.timer is not None
-        exchange.timer.cancel()
-        exchange.timer = None
-        room = self._waiting[exchange.plugin]
-        room.remove(exchange)
-        if not room:
-            del self._waiting[exchange.plugin]
-        self._waiting_count -= 1
 
     def _drop(self, exchange: Exchange) -> None:
         """End a request that nobody waits for and nothing has seen."""

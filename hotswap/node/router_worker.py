@@ -258,7 +258,7 @@ class RouterWorker:
         )
         routed = {(plugin, version) for plugin, route in self._routes.items() for version in route.hosts}
         for key in [key for key in self._counts if key not in routed and not self._counts[key].anything]:
-            if not router.in_flight:  # so nothing that is under way can be counted there any more
+            if not router.in_flight and not router.unsettled:  # so nothing can be counted there any more
                 del self._counts[key]
 
     def _gauges_now(self) -> dict[str, int]:

@@ -51,7 +51,18 @@ class Strain:
     Records calls that end (a hotswap.node.serving.Recorder) while it is `active`.
     """
 
-    __slots__ = ("_asked", "_blamed", "_elsewhere", "_ended", "_peak", "_ref", "_settle", "_taken", "_turned_away")
+    __slots__ = (
+        "_asked",
+        "_blamed",
+        "_elsewhere",
+        "_ended",
+        "_is_late",
+        "_peak",
+        "_ref",
+        "_settle",
+        "_taken",
+        "_turned_away",
+    )
 
     def __init__(self, ref: ArtifactRef, settle: Callable[[Settled], None]) -> None:
         """`settle`: where a stretch is counted when it is over."""
@@ -62,6 +73,8 @@ class Strain:
         self._taken = 0.0
         """Of these, those whose turn came."""
         self._turned_away = self._elsewhere = self._peak = 0
+        self._is_late = False
+        """Whether any of those turned away had waited until its time was over."""
         self._ended = Slot(0.0)
         self._blamed = ""
         """Whose flood the stretch before was."""
@@ -84,6 +97,17 @@ class Strain:
     def taken(self) -> None:
         """The turn of one of them has come."""
         self._taken += 1.0
+
+    def withdrawn(self, tenant: str, seconds: float) -> None:
+        """One of them, that had waited for so long, waits no more and its turn has not come."""
+        left = KEPT ** (seconds / STRETCH_SECONDS)
+        self._asked[tenant] = max(0.0, self._asked.get(tenant, 0.0) - left)
+
+    def came_late(self, tenant: str) -> None:
+        """One that waited here, however long ago it began to, is over without an answer: it asked until now, in vain."""
+        self._asked[tenant] = self._asked.get(tenant, 0.0) + 1.0
+        self._turned_away += 1
+        self._is_late = True
 
     def turned_away(self, *, elsewhere: bool = False) -> None:
         """There is no room for one of them. `elsewhere`: other versions have filled the node's."""
@@ -117,6 +141,7 @@ class Strain:
         self._blamed = blamed
         self._ended = Slot(0.0)
         self._turned_away = self._elsewhere = self._peak = 0
+        self._is_late = False
         self._taken *= KEPT
         self._asked = {tenant: left for tenant, count in self._asked.items() if (left := count * KEPT) >= _LEAST}
 
@@ -124,6 +149,8 @@ class Strain:
         """The tenant but for which nobody would have been turned away, or waited; "" when it is the version."""
         if not self._asked or not (self._turned_away or self._peak >= CROWD):
             return ""
+        if self._is_late and self._taken < _LEAST:
+            return ""  # it takes nothing at all while time runs out: it hangs, whoever asks
         greedy, most = max(self._asked.items(), key=lambda item: item[1])
         others = sum(self._asked.values()) - most
         return greedy if others <= self._taken and (self._turned_away or others < most) else ""

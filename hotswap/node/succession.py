@@ -1,14 +1,14 @@
 """One process of a node in place of another, in the order that loses nothing. hotswap.node.handover knows the words.
 
 The new one: restore, "ready", wait; then learn what changed, register, accept, "taken"; then take orders. The old one: no more
-orders, wait for "taken"; then stop listening, tell what was counted, end each connection with its next answer.
+orders, wait for "taken"; then stop listening, tell what was counted, end each connection with its next answer, tell again.
 Neighbours: hotswap.node.agent starts the parts that are passed in here, and stops them.
 """
 
 import asyncio
 import logging
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
 from datetime import timedelta
 
 from hotswap.config import NodeSettings
@@ -20,6 +20,7 @@ from hotswap.node.handover_link import Counted
 from hotswap.node.orders import Orders
 from hotswap.node.reconcile import Reconciler
 from hotswap.node.router import Router
+from hotswap.node.strain import STRETCH_SECONDS
 from hotswap.node.supervisor import NodeSupervisor
 
 log = logging.getLogger(__name__)
@@ -151,21 +152,36 @@ class Succession:
         following = asyncio.create_task(self._reconciler.follow_to_the_end(), name="follow routes")
         grace, idle = drain_grace(self._node), timedelta(seconds=self._router.limits.idle_seconds)
         draining = asyncio.create_task(self._router.drain(grace, idle), name="drain")
+        telling = asyncio.create_task(
+            self._tell_held_back(after, self._router.queues.busy()), name="tell what is held back"
+        )
         await _first_of(draining, stop)
         if draining.cancelled():
             answered = await self._router.drain(grace, self._node.drain_idle)
         else:
             answered = draining.result()
-        following.cancel()
-        await asyncio.wait({following})
+        for task in (following, telling):
+            task.cancel()
+        await asyncio.wait({following, telling})
+        await self._hear_no_more()
+        self._router.queues.settle()  # nobody asks here any more: all is known
         await after.gone(self._counted())
         return answered
 
-    def _counted(self) -> Iterator[Counted]:
-        """Of every version, those of plugins with a candidate first: a verdict may rest on them."""
+    async def _tell_held_back(self, after: Successor, busy: Set[tuple[str, str]]) -> None:
+        """The last requests before others are served elsewhere: of versions too busy then they are counted when it is known
+        who is to blame, which is not later than with a node that goes on.
+        """
+        if busy:
+            await asyncio.sleep(STRETCH_SECONDS)
+            await after.also(self._counted(busy))
+
+    def _counted(self, only: Set[tuple[str, str]] | None = None) -> Iterator[Counted]:
+        """Of every version, those of plugins with a candidate first: a verdict may rest on them. `only`: of these."""
         crashes = self._supervisor.crashes()
         moving = self._supervisor.in_rollout()
-        for plugin, version in sorted(self._book.known() | crashes.keys(), key=lambda key: (key[0] not in moving, key)):
+        keys = self._book.known() | crashes.keys() if only is None else only
+        for plugin, version in sorted(keys, key=lambda key: (key[0] not in moving, key)):
             yield Counted(
                 plugin=plugin,
                 version=version,
@@ -174,8 +190,14 @@ class Succession:
             )
 
     async def close(self, *, replaced: bool) -> None:
-        """The end of being replaceable. `replaced`: by a process that has put its own socket there, or will."""
+        """The end of being replaceable. `replaced`: by a process that has put its own socket there, or will; then what the
+        process before this one has yet to tell is heard until the end of `let_go`, to be told on.
+        """
         await self._door.close(replaced=replaced)
+        if not replaced:
+            await self._hear_no_more()
+
+    async def _hear_no_more(self) -> None:
         if self._listening is not None:
             self._listening.cancel()
             await asyncio.wait({self._listening})

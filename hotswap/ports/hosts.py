@@ -61,7 +61,8 @@ class Reply:
     ok: `body` is the result as JSON. Otherwise `body` is a UTF-8 message (bounded), `kind` the plugin's exception class
     or "" when the host itself failed, `limit` the limit that was hit (TIMEOUT, REPLY_TOO_LARGE, BAD_REPLY, DIED...) or "",
     and `unknown_method` says that the plugin has no such method, `invalid` that the body is no JSON object.
-    `started` False is a proof that the plugin never saw the call: sending it to another host is safe.
+    `started` False is a proof that the plugin never saw the call: sending it to another host is safe. `begun` False is none:
+    the host had not begun it when its time ran out, and may do so before it hears that nobody waits.
     """
 
     ok: bool
@@ -71,6 +72,7 @@ class Reply:
     unknown_method: bool = False
     invalid: bool = False
     started: bool = True
+    begun: bool = True
 
 
 class CallTaker(Protocol):

@@ -60,7 +60,7 @@ class HostChannel(asyncio.Protocol, ABC):
         self._ledger = ledger
         self._loop = asyncio.get_running_loop()
         self._decoder = protocol.FrameDecoder(protocol.host_caps(max_reply_bytes))
-        self._in_flight = InFlight(self._name, self._give_up)
+        self._in_flight = InFlight(self._name, self._give_up, self.unbegun)
         self._sent = 0
         self._transport: asyncio.Transport | None = None
         self._alive = False

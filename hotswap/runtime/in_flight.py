@@ -5,6 +5,7 @@ timeout touches it once a timeout and not once a call.
 """
 
 import asyncio
+import heapq
 import math
 from collections.abc import Callable
 
@@ -18,15 +19,19 @@ Done = Callable[[Reply], None]
 
 
 class InFlight:
-    """Belongs to one event loop. `give_up(id)` is called for each call that timed out, before its `done`."""
+    """Belongs to one event loop. `give_up(id)` is called for each call that timed out, before its `done`.
 
-    def __init__(self, name: str, give_up: Callable[[int], None]) -> None:
+    `unbegun`: how many frames owed are for calls that the host has not begun.
+    """
+
+    def __init__(self, name: str, give_up: Callable[[int], None], unbegun: Callable[[], int]) -> None:
         self.calls: dict[int, tuple[float, Done]] = {}
         """id -> (deadline in loop time, done). The hot path pops from here directly."""
         self.abandoned: set[int] = set()
         """Ids nobody waits for any more; the host still owes a frame for each, which is dropped."""
         self._name = name
         self._give_up = give_up
+        self._unbegun = unbegun
         self._loop = asyncio.get_running_loop()
         self._last_id = 0
         self._timer: asyncio.TimerHandle | None = None
@@ -100,17 +105,23 @@ class InFlight:
         self._timer_at = math.inf
         now = self._loop.time()
         message = b"the host did not answer in time"
+        waiting = self._youngest(self._unbegun())
         for request_id in [request_id for request_id, (deadline, _) in self.calls.items() if deadline <= now]:
             call = self.calls.pop(request_id, None)
             if call is not None:  # a `done` before it may have closed the host and answered everything
                 self.abandoned.add(request_id)
                 self._give_up(request_id)
-                self.answer(call[1], Reply(False, message, limit="TIMEOUT"))
+                self.answer(call[1], Reply(False, message, limit="TIMEOUT", begun=request_id not in waiting))
         if self.calls:
             earliest = min(deadline for deadline, _ in self.calls.values())
             if earliest < self._timer_at:
                 self._set_timer(earliest)
         self.wake_idle()
+
+    def _youngest(self, count: int) -> set[int]:
+        """So many that were sent last: a host begins calls in the order in which they come."""
+        owed = (*self.calls, *self.abandoned)
+        return set(heapq.nsmallest(count, owed, key=lambda request_id: (self._last_id - request_id) & REQUEST_ID_MASK))
 
 
 def began(request_id: int, watermark: int) -> bool:

@@ -149,6 +149,10 @@ async def test_a_late_call_times_out_and_its_late_answer_is_dropped(worker: Zygo
     await until(lambda: not worker._in_flight.abandoned)  # the host answered after all
     assert worker.alive
     assert await ask(worker, "echo", a=1) == {"a": 1}
+    replies = Replies()
+    worker.submit(method, "t", b'{"seconds": 0.5}', 0.2, replies)
+    [late] = await replies.wait(1)
+    assert (late.limit, late.begun) == ("TIMEOUT", True)
 
 
 async def test_200_concurrent_calls_each_get_their_own_answer(worker: ZygoteHost) -> None:
@@ -352,6 +356,17 @@ async def test_the_backlog_is_what_a_host_has_not_begun(tmp_path: Path, worker: 
     assert worker.unbegun() == 0
 
 
+async def test_a_call_that_times_out_tells_whether_a_thread_had_begun_it() -> None:
+    async with launched(spec_of("worker", resources=Resources(processes=2))) as host:
+        begun, waited = Replies(), Replies()
+        for _ in range(2):
+            host.submit("sleep", "t", b'{"seconds": 1}', 0.3, begun)
+        for _ in range(4):
+            host.submit("sleep", "t", b'{"seconds": 0}', 0.2, waited)
+        got = [*await begun.wait(2), *await waited.wait(4)]
+        assert [(reply.limit, reply.begun) for reply in got] == [("TIMEOUT", True)] * 2 + [("TIMEOUT", False)] * 4
+
+
 async def test_a_call_that_times_out_before_it_begins_is_still_owed_and_paid(tmp_path: Path) -> None:
     """CALL and CANCEL arrive together: a task cancelled before its first step would end without a word."""
     async with launched(spec_of_source(tmp_path / "hog", HOG)) as host:
@@ -362,6 +377,7 @@ async def test_a_call_that_times_out_before_it_begins_is_still_owed_and_paid(tmp
             host.submit("quick", "t", b"{}", 0.05, replies)
         got = await replies.wait(11)
         assert [reply.limit for reply in got] == ["TIMEOUT"] * 10 + [""]
+        assert [reply.begun for reply in got] == [False] * 10 + [True]
         await until(lambda: len(host._in_flight) == 0)
         assert host.unbegun() == 0
         assert await ask(host, "quick") == "done"

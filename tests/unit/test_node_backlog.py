@@ -80,7 +80,8 @@ def test_a_flood_pays_for_itself_and_others_find_room() -> None:
 
 def test_a_queue_that_stands_is_overload_and_only_one_more_window_waits() -> None:
     backlog, now = drained_at(2000)
-    assert (backlog.overloaded, backlog.window) == (True, pytest.approx(2000 * START_DELAY, abs=1))
+    assert backlog.overloaded
+    assert backlog.window == pytest.approx(2000 * START_DELAY, abs=1)
     while backlog.size > 2:
         backlog.take(now)
     fill(backlog, "filler", 100, now)
@@ -139,6 +140,19 @@ def test_in_overload_who_is_modest_beside_others_finds_room_a_little_longer() ->
 def test_the_window_is_what_drains_in_five_milliseconds(rate: float, window: int) -> None:
     backlog, _ = drained_at(rate, seconds=3)
     assert backlog.window == pytest.approx(window, rel=0.1, abs=1)
+
+
+def test_who_came_too_late_was_not_taken_by_the_version() -> None:
+    backlog = Backlog()
+    fill(backlog, "acme", 500)
+    for second in range(60):
+        backlog.take(NOW + second)
+    assert backlog.window == MIN_WINDOW
+    for _ in range(400):
+        backlog.take(NOW + 60)
+        backlog.came_late()
+    backlog.take(NOW + 60.06)
+    assert backlog.window == MIN_WINDOW
 
 
 def test_calls_that_end_together_have_half_as_many_waiting_for_them() -> None:

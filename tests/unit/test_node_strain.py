@@ -36,6 +36,13 @@ class Stretch:
         self.strain.settle()
         return self.settled[-1]
 
+    def fades(self) -> int:
+        """Settled until it is at rest; how often that was."""
+        before = len(self.settled)
+        while self.strain.active:
+            self.strain.settle()
+        return len(self.settled) - before
+
 
 ALIKE = {f"tenant-{number}": 20 for number in range(10)}
 
@@ -110,14 +117,57 @@ def test_a_version_that_ends_a_call_every_other_second_has_served_something_in_b
         assert number == 0 or settled.flood is not None, number
 
 
+@pytest.mark.parametrize(("late", "flood"), [({"flood": 40, "a": 3}, True), (dict.fromkeys("abcdef", 4), False)])
+def test_who_waited_in_vain_for_longer_than_is_remembered_asked_until_now(late: dict[str, int], flood: bool) -> None:
+    stretch = Stretch()
+    for tenant, count in late.items():
+        for _ in range(count):
+            stretch.strain.asked(tenant, CROWD)
+    stretch.fades()
+    for _ in range(5):
+        stretch.strain.taken()
+    for tenant, count in late.items():
+        for _ in range(count):
+            stretch.strain.came_late(tenant)
+    assert stretch.strain.active, "or nobody would settle it"
+    stretch.strain.settle()
+    assert (stretch.settled[-1].flood is not None) is flood
+    assert stretch.settled[-1].counted.failures == (0 if flood else 24)
+
+
+def test_a_version_that_takes_nothing_while_time_runs_out_hangs_also_for_its_only_tenant() -> None:
+    stretch = Stretch()
+    for _ in range(60):
+        stretch.strain.asked("only", CROWD)
+        stretch.strain.came_late("only")
+    stretch.strain.settle()
+    assert stretch.settled[-1].flood is None
+    assert stretch.settled[-1].counted.failures == 60
+
+
+def test_who_is_decided_for_anew_has_asked_but_once() -> None:
+    stretch = Stretch()
+    for _ in range(5):
+        stretch.strain.asked("a", CROWD)
+        stretch.strain.settle()
+        stretch.strain.withdrawn("a", 1.0)
+    assert stretch.passes({"flood": 50, "a": 1}, 1, 49).flood is not None
+
+
+def test_what_is_held_back_is_settled_also_when_all_who_waited_were_decided_for_anew() -> None:
+    stretch = Stretch()
+    stretch.strain.asked("a", CROWD)
+    stretch.strain.record(1.0, 0.3, Result.OK)
+    stretch.strain.withdrawn("a", 0.0)
+    assert stretch.strain.active
+    stretch.strain.settle()
+    assert stretch.settled[-1].counted.requests == 1
+
+
 def test_old_stretches_fade_until_it_is_at_rest() -> None:
     stretch = Stretch()
     stretch.passes({"flood": 1000}, 10, 900)
-    settled = 0
-    while stretch.strain.active:
-        stretch.strain.settle()
-        settled += 1
-    assert settled < 60
+    assert stretch.fades() < 60
 
 
 def test_the_flooder_is_named_once(caplog: pytest.LogCaptureFixture) -> None:
