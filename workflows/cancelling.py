@@ -11,6 +11,8 @@ from collections.abc import Coroutine, Generator
 from functools import partial
 from typing import Any, TypeVar
 
+from temporalio import workflow
+
 R = TypeVar("R")
 
 
@@ -18,6 +20,18 @@ async def obeying(work: Coroutine[Any, Any, R]) -> R:
     """Await `work`; once the task that awaits is cancelled, `work` gets a CancelledError at its present await, at the
     latest when that await ends in any other way. It gets one for each cancel, so that it can clean up in peace."""
     return await _driven(work)
+
+
+async def to_its_end(task: asyncio.Task[None]) -> bool:
+    """Wait until the task is over, also when a cancel comes meanwhile; whether one came. Raises what the task raised."""
+    cancelled = False
+    while not task.done():
+        try:
+            await workflow.wait([task])
+        except asyncio.CancelledError:
+            cancelled = True
+    task.result()
+    return cancelled
 
 
 @types.coroutine

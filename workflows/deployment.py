@@ -24,7 +24,7 @@ with workflow.unsafe.imports_passed_through():
     from hotswap.ports.records import DeploymentRow
     from hotswap.tracing import of_deployment
     from workflows import activity_options
-    from workflows.cancelling import obeying
+    from workflows.cancelling import obeying, to_its_end
     from workflows.commands import TABLE, Rule
     from workflows.compensation import CompensationStack
     from workflows.counting import count_ending
@@ -226,14 +226,8 @@ class DeploymentMachine(CommandHandlers):
 
     async def _finish_record(self, recorder: asyncio.Task[None]) -> bool:
         """To the end, also when a cancel comes now: what was done must be on record. Whether one came."""
-        self._closing, cancelled = True, False
-        while not recorder.done():
-            try:
-                await workflow.wait([recorder])
-            except asyncio.CancelledError:
-                cancelled = True
-        recorder.result()
-        return cancelled
+        self._closing = True
+        return await to_its_end(recorder)
 
     async def _tell_waiters(self) -> None:
         """Call those who wait for the place (workflows.queued), then record what came meanwhile."""

@@ -16,6 +16,7 @@ with workflow.unsafe.imports_passed_through():
     from hotswap.domain.pipeline import PipelineStatus
     from hotswap.ports.pipelines import PipelineRow
     from workflows import activity_options
+    from workflows.cancelling import to_its_end
     from workflows.pipeline_state import PipelineState
 
 RECORD_AGAIN = timedelta(seconds=30)
@@ -45,16 +46,10 @@ class PipelineRecorder:
 
     async def finish(self) -> bool:
         """Until everything is on record, also when a cancel comes now. Whether one came."""
-        self._closing, cancelled = True, False
+        self._closing = True
         if self._task is None:
             return False
-        while not self._task.done():
-            try:
-                await workflow.wait([self._task])
-            except asyncio.CancelledError:
-                cancelled = True
-        self._task.result()  # only a bug of ours ends it before: the task fails and is tried again by a mended worker
-        return cancelled
+        return await to_its_end(self._task)  # raises by a bug of ours only: the task is tried again by a mended worker
 
     async def _keep(self) -> None:
         state = self._state

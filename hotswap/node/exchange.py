@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class Exchange:
-    """A request and what is known of it. `started`, `turn_at` and `wait_until` are seconds of the event loop's clock."""
+    """A request and what is known of it. `started`, `turn_came` and `wait_until` are seconds of the event loop's clock."""
 
     __slots__ = (
         "abandoned",
@@ -31,7 +31,7 @@ class Exchange:
         "method",
         "old_keep_alive",
         "plugin",
-        "queued_at",
+        "queue_of",
         "refusal",
         "router",
         "span",
@@ -39,7 +39,7 @@ class Exchange:
         "tenant",
         "timer",
         "traceparent",
-        "turn_at",
+        "turn_came",
         "wait_until",
     )
 
@@ -65,9 +65,9 @@ class Exchange:
         """The queue it waits in."""
         self.span: CallSpan | None = None
         """Of a call that is traced."""
-        self.turn_at = 0.0
+        self.turn_came = 0.0
         """When it left the latest queue to be decided for; 0.0 = it was in none."""
-        self.queued_at: ServedVersion | None = None
+        self.queue_of: ServedVersion | None = None
         """The version of that queue."""
         self.wait_until = 0.0
         self.abandoned = False
@@ -77,8 +77,8 @@ class Exchange:
         """Whose business took most of its time, which is over: a queue's, or that of the process, which has not `begun` it.
         None when it ran for most of it.
         """
-        if self.turn_at - self.started > now - self.turn_at:
-            return self.queued_at
+        if self.turn_came - self.started > now - self.turn_came:
+            return self.queue_of
         return None if begun else self.host
 
     def done(self, reply: Reply) -> None:

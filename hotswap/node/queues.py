@@ -154,7 +154,7 @@ class Queues:
     def came_late(self, exchange: Exchange, host: ServedVersion, now: float) -> None:
         """Its time is over, most of which the version was too busy for it: as if it had been turned away."""
         strain = self._strains.get(host)
-        if strain is not None and (strain.active or exchange.turn_at):
+        if strain is not None and (strain.active or exchange.turn_came):
             strain.came_late(exchange.tenant)
         else:  # nobody waits there but in the process itself, or it is routed no more
             host.counter.record(now, now - exchange.started, Result.FAILURE)

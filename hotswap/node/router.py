@@ -277,7 +277,7 @@ class Router:
         assert meter is not None
         left = min(self._timeout, meter.execution_seconds) + exchange.started - now
         if queued:
-            exchange.queued_at, exchange.turn_at = host, now
+            exchange.queue_of, exchange.turn_came = host, now
         if left > 0:
             self._submit(exchange, left, turn_at)
             return True
